@@ -1,0 +1,5 @@
+//! The outside world: addresses, sessions, throwaway servers.
+
+mod address;
+
+pub use address::Address;
