@@ -1,5 +1,10 @@
 //! The outside world: addresses, sessions, throwaway servers.
 
 mod address;
+mod owner;
+mod server;
+mod throwaway;
 
 pub use address::Address;
+pub use server::{EngineChoice, Server, ServerOptions};
+pub use throwaway::Database;
