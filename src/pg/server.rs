@@ -4,8 +4,11 @@
 //! [`Server::stop`], on drop, on panic. What outlives a killed process is removed by the engine's
 //! own means or by the next start.
 
+#[cfg(feature = "docker")]
+mod docker;
 #[cfg(unix)]
 mod local;
+mod url;
 
 use std::fmt;
 use std::future::Future;
@@ -208,18 +211,34 @@ impl Drop for Server {
             return;
         };
         let names = self.register.names();
-        // A thread of its own: this one may be inside a runtime, outside any, or unwinding.
-        let stopper = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
-            if let Ok(runtime) = runtime {
-                // Nobody is left to hear of an error; what stays is swept by the next start.
-                let _ = runtime.block_on(engine.stop(&names));
-            }
+        block_apart(async move {
+            // Nobody is left to hear of an error; what stays is swept by the next start.
+            let _ = engine.stop(&names).await;
         });
-        let _ = stopper.join();
     }
+}
+
+/// Runs a future to its end on a thread and runtime of its own: the caller may be inside a
+/// runtime, outside any, or unwinding.
+fn block_apart(work: impl Future<Output = ()> + Send + 'static) {
+    let worker = std::thread::Builder::new().spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        if let Ok(runtime) = runtime {
+            runtime.block_on(work);
+        }
+    });
+    if let Ok(worker) = worker {
+        let _ = worker.join();
+    }
+}
+
+/// The end of a server's log, for a note; `None` when it said nothing.
+fn last_words(log: &str) -> Option<String> {
+    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    let tail = &lines[lines.len().saturating_sub(8)..];
+    (!tail.is_empty()).then(|| format!("its last words:\n{}", tail.join("\n")))
 }
 
 impl fmt::Debug for Server {
@@ -297,14 +316,15 @@ async fn start_engine(choice: EngineChoice, options: &ServerOptions) -> Result<B
             "the `local` engine runs on Unix only",
         )
         .help("use the `docker` or the `url` engine")),
+        #[cfg(feature = "docker")]
+        EngineChoice::Docker => Ok(Box::new(docker::start(options).await?)),
+        #[cfg(not(feature = "docker"))]
         EngineChoice::Docker => Err(Error::new(
             ErrorKind::Engine,
-            "this build has no `docker` engine",
-        )),
-        EngineChoice::Url => Err(Error::new(
-            ErrorKind::Engine,
-            "this build has no `url` engine",
-        )),
+            "this build of Postern has no `docker` engine",
+        )
+        .help("build it with the feature `docker`, or use the `local` or the `url` engine")),
+        EngineChoice::Url => Ok(Box::new(url::start(options).await?)),
         EngineChoice::Auto => unreachable!("auto is resolved to an engine before it is started"),
     }
 }

@@ -1,6 +1,13 @@
 //! Throwaway servers and databases: they work, they are guarded, and nothing of them stays.
 
+mod auto;
+mod docker;
 mod local;
+mod url;
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use postern::pg::Database;
 use sqlx::postgres::PgConnection;
@@ -26,6 +33,87 @@ async fn number(session: &mut PgConnection, query: &'static str) -> i64 {
         .fetch_one(session)
         .await
         .expect(query)
+}
+
+/// Set in a child process of these tests: it starts a server, tells where, and does as it says.
+const ROLE: &str = "POSTERN_TEST_OWNER";
+
+/// A child process that owns a server.
+struct Owner {
+    process: Child,
+    /// The server's folder, or its container.
+    told: String,
+    /// Kept open: a process that cannot print does not end well.
+    _output: BufReader<ChildStdout>,
+}
+
+impl Owner {
+    fn folder(&self) -> &Path {
+        Path::new(&self.told)
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        // Most have ended by now; a failed test must not leave its child.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn owner(role: &str) -> Owner {
+    owner_with(role, &[])
+}
+
+fn owner_with(role: &str, environment: &[(&str, &str)]) -> Owner {
+    let mut process = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "engines::a_process_that_owns_a_server",
+            "--nocapture",
+        ])
+        .env(ROLE, role)
+        .envs(environment.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(process.stdout.take().unwrap());
+    let told = output
+        .by_ref()
+        .lines()
+        .map_while(Result::ok)
+        .find_map(|line| line.strip_prefix("told ").map(str::to_owned))
+        .expect("the child tells what it owns");
+    Owner {
+        process,
+        told,
+        _output: output,
+    }
+}
+
+/// What the tests run as a child process; does nothing by itself.
+#[tokio::test]
+async fn a_process_that_owns_a_server() {
+    let Ok(role) = std::env::var(ROLE) else {
+        return;
+    };
+    let server = match role.as_str() {
+        "give up" => return local::give_up_at_several_moments().await,
+        #[cfg(feature = "docker")]
+        "docker error" => return docker::tell_error().await,
+        #[cfg(feature = "docker")]
+        "docker" => docker::tell_container().await,
+        _ => local::tell_folder().await,
+    };
+    let server = Box::leak(Box::new(server));
+    let database = server.create_database("owned").await.unwrap();
+    let _session = database.connect().await.unwrap();
+    println!("\nready");
+    // "exit": a leaked server, as in a static, and a plain end of the process.
+    if role != "exit" {
+        std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).unwrap();
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,6 @@
 mod binaries;
 mod folder;
 
-use std::fmt::Write as _;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -225,13 +224,8 @@ impl Supervisor {
     fn explain(&self, sentence: &str) -> Error {
         let mut error = Error::new(ErrorKind::Engine, sentence);
         let log = self.folder.read("log").unwrap_or_default();
-        let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
-        let mut tail = String::new();
-        for line in &lines[lines.len().saturating_sub(8)..] {
-            let _ = write!(tail, "\n{line}");
-        }
-        if !tail.is_empty() {
-            error = error.note(format!("its last words:{tail}"));
+        if let Some(words) = super::last_words(&log) {
+            error = error.note(words);
         }
         if log.contains("No space left on device") {
             return error.help(format!(

@@ -1,27 +1,18 @@
 //! The `local` engine: private, and gone whatever ends its owner.
 #![cfg(unix)]
 
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use postern::pg::{EngineChoice, Server, ServerOptions};
 
-use super::{number, run};
+use super::{number, owner, run};
 use crate::support::local;
-
-/// Set in a child process of these tests: it starts a server, tells where, and does as it says.
-const ROLE: &str = "POSTERN_TEST_OWNER";
 
 fn folder(server: &Server) -> PathBuf {
     // The socket's folder is private to this server.
     let describe = server.describe();
     assert!(describe.starts_with("local PostgreSQL"), "{describe}");
-    data_folder_of_sockets(server)
-}
-
-fn data_folder_of_sockets(server: &Server) -> PathBuf {
     server
         .maintenance()
         .options()
@@ -129,11 +120,11 @@ fn own_folders() -> Vec<PathBuf> {
 fn a_start_given_up_halfway_leaves_nothing() {
     // In a process of its own, where no other test makes folders.
     let mut owner = owner("give up");
-    assert_eq!(owner.folder, Path::new("none"));
+    assert_eq!(owner.told, "none");
     assert!(owner.process.wait().unwrap().success());
 }
 
-async fn give_up_at_several_moments() {
+pub(super) async fn give_up_at_several_moments() {
     for ms in [1, 20, 80, 200, 400] {
         let options = local();
         // Not a wait for something to happen: the moment of giving up is what varies.
@@ -148,81 +139,34 @@ async fn give_up_at_several_moments() {
         );
         std::thread::yield_now();
     }
+    println!("\ntold none");
 }
 
-/// What the next tests run as a child process; does nothing by itself.
-#[tokio::test]
-async fn a_process_that_owns_a_server() {
-    let Ok(role) = std::env::var(ROLE) else {
-        return;
-    };
-    if role == "give up" {
-        give_up_at_several_moments().await;
-        println!("\nfolder none");
-        return;
-    }
-    let server: &'static Server = Box::leak(Box::new(Server::start(&local()).await.unwrap()));
-    let database = server.create_database("owned").await.unwrap();
-    let _session = database.connect().await.unwrap();
-    println!("\nfolder {}", folder(server).display());
-    if role == "wait" {
-        std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).unwrap();
-    }
-    // "exit": a leaked server, as in a static, and a plain end of the process.
-}
-
-/// A child process that owns a server in `folder`.
-struct Owner {
-    process: Child,
-    folder: PathBuf,
-    /// Kept open: a process that cannot print does not end well.
-    _output: BufReader<ChildStdout>,
-}
-
-fn owner(role: &str) -> Owner {
-    let mut process = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "engines::local::a_process_that_owns_a_server",
-            "--nocapture",
-        ])
-        .env(ROLE, role)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut output = BufReader::new(process.stdout.take().unwrap());
-    let folder = output
-        .by_ref()
-        .lines()
-        .map_while(Result::ok)
-        .find_map(|line| line.strip_prefix("folder ").map(PathBuf::from))
-        .expect("the child tells its folder");
-    Owner {
-        process,
-        folder,
-        _output: output,
-    }
+/// The child's side of the tests below.
+pub(super) async fn tell_folder() -> Server {
+    let server = Server::start(&local()).await.unwrap();
+    println!("\ntold {}", folder(&server).display());
+    server
 }
 
 #[test]
 fn sigkill_of_the_owner_leaves_nothing() {
     let mut owner = owner("wait");
-    let pid = postmaster(&owner.folder);
+    let pid = postmaster(owner.folder());
     owner.process.kill().unwrap();
     owner.process.wait().unwrap();
-    assert_goes(&owner.folder);
+    assert_goes(owner.folder());
     assert!(!is_running(pid));
 }
 
 #[test]
 fn a_terminals_ctrl_c_leaves_nothing() {
     let mut owner = owner("wait");
-    let pid = postmaster(&owner.folder);
+    let pid = postmaster(owner.folder());
     let process = nix::unistd::Pid::from_raw(i32::try_from(owner.process.id()).unwrap());
     nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGINT).unwrap();
     owner.process.wait().unwrap();
-    assert_goes(&owner.folder);
+    assert_goes(owner.folder());
     assert!(!is_running(pid));
 }
 
@@ -230,7 +174,7 @@ fn a_terminals_ctrl_c_leaves_nothing() {
 fn a_server_in_a_static_goes_with_its_process() {
     let mut owner = owner("exit");
     assert!(owner.process.wait().unwrap().success());
-    assert_goes(&owner.folder);
+    assert_goes(owner.folder());
 }
 
 #[tokio::test]
