@@ -1,6 +1,7 @@
 //! Postern: a test-and-validation harness for PostgreSQL with data-quality gates.
 
 pub mod error;
+pub mod migrate;
 pub mod pg;
 pub mod sql;
 

@@ -6,5 +6,6 @@ mod server;
 mod throwaway;
 
 pub use address::Address;
+pub(crate) use address::error_position;
 pub use server::{EngineChoice, Server, ServerOptions};
 pub use throwaway::Database;

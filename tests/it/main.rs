@@ -4,4 +4,5 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod engines;
+mod migrate;
 mod support;
