@@ -1,5 +1,6 @@
 //! Postern: a test-and-validation harness for PostgreSQL with data-quality gates.
 
+pub mod bench;
 pub mod error;
 pub mod migrate;
 pub mod pg;
