@@ -178,9 +178,6 @@ impl Server {
     /// Sessions that are still on the template are ended first: Postgres would wait five seconds
     /// for them and then refuse.
     pub async fn clone_database(&self, template: &Database, label: &str) -> Result<Database> {
-        let mut session = throwaway::connect(&self.maintenance).await?;
-        throwaway::end_sessions(&mut session, &self.maintenance, template.name()).await?;
-        throwaway::close(session).await;
         self.create(&Ident::new(template.name()), label).await
     }
 

@@ -58,7 +58,7 @@ impl Register {
 }
 
 impl Database {
-    /// Creates and marks a database; `template` is quoted, `strategy` a trusted clause.
+    /// Creates and marks a database, after ending the sessions on its template.
     pub(crate) async fn create(
         maintenance: &Address,
         register: &Arc<Register>,
@@ -74,6 +74,7 @@ impl Database {
             register: Arc::clone(register),
         };
         let mut session = connect(maintenance).await?;
+        end_sessions(&mut session, maintenance, template.as_str()).await?;
         // Registered first: if this future is dropped while the server works, the server's end
         // still removes what may have come to be.
         register.add(&name);

@@ -1,18 +1,37 @@
 # Runs a private Postgres for as long as standard input stays open, then removes every trace.
 #
 # Standard input is a pipe whose other end only Postern holds. It closes when Postern ends, in
-# whatever way: return, panic, Ctrl-C or SIGKILL. POSIX sh, no other program than rm.
+# whatever way: return, panic, Ctrl-C or SIGKILL. POSIX sh, no other programs than rm and sleep.
 #
 # $1 initdb  $2 postgres  $3 private folder  $4 socket folder (inside $3 or apart)
 # after that: arguments for postgres.
 initdb=$1 postgres=$2 folder=$3 sockets=$4
 shift 4
-child= closing=
+child= serving= closing= insisting=
 umask 077
-# SIGQUIT is the quick shutdown of Postgres: it bounds itself and keeps nothing.
+# As long as this process lives, no later run touches the folder.
+echo $$ >"$folder/supervisor"
+
+# SIGQUIT is the quick shutdown of Postgres: it bounds itself and keeps nothing. A shell starts
+# its children with SIGQUIT ignored, so until Postgres is ready for it SIGTERM does the work; and
+# what arrives at a bad moment is sent again.
+insist() {
+    nap=
+    trap '[ -z "$nap" ] || kill "$nap"; exit' TERM
+    while kill -TERM "$child" && kill -QUIT "$child"; do
+        sleep 1 &
+        nap=$!
+        wait "$nap"
+    done
+}
+
+# initdb is left to finish, in less than a second: cut short, it leaves shared memory behind.
 close() {
     closing=yes
-    [ -z "$child" ] || kill -QUIT "$child" 2>/dev/null
+    if [ -n "$serving" ] && [ -z "$insisting" ]; then
+        insist 2>/dev/null &
+        insisting=$!
+    fi
 }
 trap close TERM
 trap '' INT HUP
@@ -28,13 +47,12 @@ listener=$!
 
 # Waits for the child to end, however often a signal interrupts the wait.
 attend() {
-    [ -z "$closing" ] || kill -QUIT "$child" 2>/dev/null
+    [ -z "$closing" ] || close
     while :; do
         wait "$child"
         status=$?
         kill -0 "$child" 2>/dev/null || break
     done
-    child=
 }
 
 make_cluster() {
@@ -49,8 +67,10 @@ make_cluster() {
 if make_cluster C.UTF-8 || { [ -z "$closing" ] && rm -rf "$folder/data" && make_cluster C; }; then
     if [ -z "$closing" ]; then
         "$postgres" -D "$folder/data" "$@" 3<&- >"$folder/log" 2>&1 &
-        child=$!
+        child=$! serving=yes
         attend
+        serving=
+        [ -z "$insisting" ] || kill "$insisting" 2>/dev/null
     fi
 fi
 

@@ -45,8 +45,7 @@ impl Binaries {
         if let Some(folder) = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()) {
             return Self::named(Path::new(&folder), VARIABLE);
         }
-        let folders = candidates(std::env::var_os("PATH").as_deref());
-        folders
+        candidates(std::env::var_os("PATH").as_deref())
             .iter()
             .filter_map(|folder| Self::read(folder))
             // The first of equals: PATH before the usual places.
@@ -91,6 +90,8 @@ impl Binaries {
     }
 
     fn read(folder: &Path) -> Option<Self> {
+        // A relative path would be taken from the folder that a child starts in.
+        let folder = std::path::absolute(folder).ok()?;
         if !folder.join("initdb").is_file() {
             return None;
         }
@@ -100,7 +101,7 @@ impl Binaries {
             .ok()
             .filter(|output| output.status.success())?;
         Some(Self {
-            folder: folder.to_owned(),
+            folder: behind_links(&folder),
             version: version(&String::from_utf8_lossy(&said.stdout))?,
         })
     }
@@ -156,13 +157,23 @@ fn candidates(path: Option<&OsStr>) -> Vec<PathBuf> {
         folders.append(&mut found);
     }
     let mut seen = Vec::new();
-    folders.retain(|folder| {
-        let real = folder.canonicalize().unwrap_or_else(|_| folder.clone());
-        let is_new = !seen.contains(&real);
-        seen.push(real);
-        is_new && folder.is_absolute()
-    });
-    folders
+    for folder in folders.iter().filter(|folder| folder.is_absolute()) {
+        let real = behind_links(folder);
+        if !seen.contains(&real) {
+            seen.push(real);
+        }
+    }
+    seen
+}
+
+/// The folder that the programs really live in: packages put links to them elsewhere.
+fn behind_links(folder: &Path) -> PathBuf {
+    let real = folder.join("postgres").canonicalize().ok();
+    real.as_deref()
+        .and_then(Path::parent)
+        .filter(|real| real.join("initdb").is_file())
+        .unwrap_or(folder)
+        .to_owned()
 }
 
 fn pg_config_folder() -> Option<PathBuf> {

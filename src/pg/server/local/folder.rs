@@ -17,6 +17,9 @@ const PREFIX: &str = "postern-";
 /// Names the folder's owner, for the sweep of a later run.
 const OWNER: &str = "owner";
 
+/// Holds the number of the supervisor's process.
+const SUPERVISOR: &str = "supervisor";
+
 /// A RAM disk with less room than this is left to others: Docker gives containers 64 MB.
 const ROOM_BYTES_MIN: u64 = 256 * 1024 * 1024;
 
@@ -205,8 +208,8 @@ fn make(base: &Path, account: &Account) -> Result<PathBuf> {
     Ok(folder.keep())
 }
 
-/// Removes folders whose owner has certainly ended and whose supervisor did not clean up, for
-/// example because the whole process group was killed.
+/// Removes folders that both their owner and their supervisor left, for example because
+/// somebody killed them all.
 pub(super) fn sweep(account: &Account) {
     for base in [
         Path::new("/dev/shm"),
@@ -229,10 +232,30 @@ pub(super) fn sweep(account: &Account) {
 }
 
 fn is_abandoned(folder: &Path) -> bool {
-    fs::read_to_string(folder.join(OWNER))
+    let owner = fs::read_to_string(folder.join(OWNER))
         .ok()
-        .and_then(|text| Owner::parse(&text))
-        .is_some_and(|owner| owner.is_gone())
+        .and_then(|text| Owner::parse(&text));
+    owner.is_some_and(|owner| owner.is_gone()) && !is_supervised(folder)
+}
+
+/// Whether the supervisor still works there; removing what it works on leaves shared memory.
+fn is_supervised(folder: &Path) -> bool {
+    let Some(pid) = fs::read_to_string(folder.join(SUPERVISOR))
+        .ok()
+        .and_then(|text| text.trim().parse::<i32>().ok())
+    else {
+        return false;
+    };
+    if nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None)
+        == Err(nix::errno::Errno::ESRCH)
+    {
+        return false;
+    }
+    // The number may belong to somebody else by now: a supervisor's command line has the folder.
+    // Where the system does not tell, it counts as the supervisor.
+    fs::read(format!("/proc/{pid}/cmdline")).map_or(true, |line| {
+        String::from_utf8_lossy(&line).contains(&*folder.to_string_lossy())
+    })
 }
 
 /// Ends the Postgres that still runs in an abandoned folder, if it is certainly that one.
@@ -281,6 +304,34 @@ mod tests {
             text.replace(&pid, "pid=2147483646"),
         )
         .unwrap();
+        sweep(&account);
+        assert!(!folder.path.exists());
+    }
+
+    #[test]
+    fn a_folder_whose_supervisor_still_works_is_not_swept() {
+        let account = Account::for_postgres().unwrap();
+        let folder = Folder::create(&account).unwrap();
+        let text = folder.read(OWNER).unwrap();
+        let pid = format!("pid={}", std::process::id());
+        let dead = text.replace(&pid, "pid=2147483646");
+        let mut supervisor = Command::new("/bin/sh")
+            .args(["-c", "echo $$ >\"$1/supervisor\"; echo; read -r _", "test"])
+            .arg(&folder.path)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It has told its number once it says anything.
+        let mut said = [0];
+        let output = supervisor.stdout.as_mut().unwrap();
+        std::io::Read::read_exact(output, &mut said).unwrap();
+        // Last: the other tests sweep too.
+        fs::write(folder.path.join(OWNER), dead).unwrap();
+        sweep(&account);
+        assert!(folder.path.exists());
+        drop(supervisor.stdin.take());
+        supervisor.wait().unwrap();
         sweep(&account);
         assert!(!folder.path.exists());
     }
