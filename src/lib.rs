@@ -2,8 +2,10 @@
 
 pub mod bench;
 pub mod error;
+pub mod gate;
 pub mod migrate;
 pub mod pg;
+pub mod source;
 pub mod sql;
 
 pub use error::{Error, ErrorKind, Result};

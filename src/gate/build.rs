@@ -1,0 +1,371 @@
+//! From definition files to gates, or every mistake in them.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::error::{Error, ErrorKind, Errors, nearest, one_of};
+use crate::source::{
+    SourceFile, Table, Vars, discover, expand, parse_document, parse_header, read,
+};
+
+use super::kinds::{KINDS, Registered};
+use super::{COMMON_FIELDS, Common, Gate, Origin};
+
+/// What definitions may refer to.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// Variables that override those of the suites.
+    pub vars: Vars,
+}
+
+/// All gates of a run, in the order of their files and lines.
+#[derive(Clone, Debug, Default)]
+pub struct Definitions {
+    /// The gates.
+    pub gates: Vec<Gate>,
+}
+
+/// The `[suite]` table.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Suite {
+    /// What the gates of this file are for.
+    #[expect(dead_code, reason = "for the reader of the file; accepted, not used")]
+    pub description: Option<String>,
+    /// Who answers for the gates that name nobody.
+    pub owner: Option<String>,
+    /// Words that every gate of the suite has.
+    #[serde(default)]
+    pub tags: Vec<String>,
+}
+
+/// Loads every gate below `paths`; on any mistake, all mistakes of all files and no gate.
+///
+/// No gate at all is a mistake too: nothing is proved by nothing.
+pub fn load(paths: &[PathBuf], options: &LoadOptions) -> Result<Definitions, Errors> {
+    let mut errors = Vec::new();
+    let mut gates = Vec::new();
+    for path in discover(paths)? {
+        let loaded = SourceFile::load(path)
+            .map_err(|error| vec![error])
+            .and_then(|file| {
+                if file
+                    .path
+                    .extension()
+                    .is_some_and(|extension| extension == "sql")
+                {
+                    sql_gate(&file, options).map(|gate| vec![gate])
+                } else {
+                    suite(&file, options)
+                }
+            });
+        match loaded {
+            Ok(found) => gates.extend(found),
+            Err(found) => errors.extend(found),
+        }
+    }
+    errors.extend(duplicates(&gates));
+    if errors.is_empty() && gates.is_empty() {
+        let named: Vec<String> = paths
+            .iter()
+            .map(|path| format!("`{}`", path.display()))
+            .collect();
+        errors.push(
+            Error::new(
+                ErrorKind::Definition,
+                format!("there is no gate in {}", named.join(", ")),
+            )
+            .help("a run without gates proves nothing; write a [[gate]] or name another folder with --gates PATH"),
+        );
+    }
+    Errors(errors).into_result().map(|()| Definitions { gates })
+}
+
+fn duplicates(gates: &[Gate]) -> Vec<Error> {
+    let mut first: HashMap<&str, &Gate> = HashMap::new();
+    let mut errors = Vec::new();
+    for gate in gates {
+        match first.get(gate.id.as_str()) {
+            Some(earlier) => errors.push(
+                gate.origin
+                    .file
+                    .error(
+                        gate.origin.fields.span("id"),
+                        format!("the id `{}` is taken", gate.id),
+                        "",
+                    )
+                    .note(format!("the first gate of that id is at {}", earlier.place)),
+            ),
+            None => {
+                first.insert(&gate.id, gate);
+            }
+        }
+    }
+    errors
+}
+
+/// One TOML file of gates.
+fn suite(file: &SourceFile, options: &LoadOptions) -> Result<Vec<Gate>, Vec<Error>> {
+    let root = parse_document(file)?.into_inner();
+    let mut errors = Vec::new();
+    let top = Table::new("a suite file", 0..0, &root);
+    for (key, _) in &root {
+        let name = key.get_ref().as_ref();
+        if !["suite", "vars", "gate"].contains(&name) {
+            let error = file.error(
+                key.span(),
+                format!("unknown table `{name}` in a suite file"),
+                "expected `suite`, `vars` or `gate`",
+            );
+            errors.push(match nearest(name, ["suite", "vars", "gate"]) {
+                Some(near) => error.help(format!("did you mean `{near}`?")),
+                None => error,
+            });
+        }
+    }
+    let mut vars = Vars::new();
+    if let Some(value) = root.get("vars") {
+        match value.get_ref().as_table() {
+            Some(table) => {
+                for (key, value) in table {
+                    match value.get_ref().as_str() {
+                        Some(text) => {
+                            vars.insert(key.get_ref().to_string(), text.to_owned());
+                        }
+                        None => errors.push(file.error(
+                            value.span(),
+                            format!("the variable `{}` is not text", key.get_ref()),
+                            "expected text in quotes",
+                        )),
+                    }
+                }
+            }
+            None => errors.push(file.error(
+                top.span("vars"),
+                "`vars` is not a table",
+                "expected [vars]",
+            )),
+        }
+    }
+    vars.extend(options.vars.clone());
+    let mut defaults = Suite {
+        description: None,
+        owner: None,
+        tags: Vec::new(),
+    };
+    if let Some(value) = root.get("suite") {
+        match value.get_ref().as_table() {
+            Some(table) => {
+                let fields = Table::new("[suite]", value.span(), table);
+                match read::<Suite>(file, &fields, table.clone(), &[]) {
+                    Ok(suite) => defaults = suite,
+                    Err(found) => errors.extend(found),
+                }
+            }
+            None => {
+                errors.push(file.error(value.span(), "`suite` is not a table", "expected [suite]"))
+            }
+        }
+    }
+    let mut gates = Vec::new();
+    if let Some(value) = root.get("gate") {
+        match value.get_ref().as_array() {
+            Some(items) => {
+                for item in items.iter() {
+                    match gate(file, item.clone(), &vars, &defaults) {
+                        Ok(gate) => gates.push(gate),
+                        Err(found) => errors.extend(found),
+                    }
+                }
+            }
+            None => errors.push(file.error(
+                value.span(),
+                "`gate` is not a list of tables",
+                "expected [[gate]] with two brackets",
+            )),
+        }
+    }
+    if errors.is_empty() {
+        Ok(gates)
+    } else {
+        Err(errors)
+    }
+}
+
+/// One `[[gate]]`.
+fn gate(
+    file: &SourceFile,
+    mut item: Spanned<DeValue<'_>>,
+    vars: &Vars,
+    suite: &Suite,
+) -> Result<Gate, Vec<Error>> {
+    let mut errors = expand(file, &mut item, vars);
+    let header = item.span();
+    let DeValue::Table(table) = item.into_inner() else {
+        return Err(vec![file.error(
+            header,
+            "a gate is not a table",
+            "expected [[gate]]",
+        )]);
+    };
+    let kind = match kind_of(file, &header, &table) {
+        Ok(kind) => kind,
+        Err(error) => {
+            errors.push(error);
+            return Err(errors);
+        }
+    };
+    let article = if kind.name.starts_with(['a', 'e', 'i', 'o', 'u']) {
+        "an"
+    } else {
+        "a"
+    };
+    let fields = Table::new(format!("{article} `{}` gate", kind.name), header, &table);
+    build(file, kind, fields, table, suite, errors)
+}
+
+fn kind_of(
+    file: &SourceFile,
+    header: &std::ops::Range<usize>,
+    table: &DeTable<'_>,
+) -> Result<&'static Registered, Error> {
+    let names = || KINDS.iter().map(|kind| kind.name);
+    let Some(value) = table.get("kind") else {
+        return Err(file
+            .error(
+                header.clone(),
+                "missing field `kind` in a gate",
+                "expected `kind`",
+            )
+            .help(format!("the kinds are {}", one_of(names()))));
+    };
+    let Some(name) = value.get_ref().as_str() else {
+        return Err(file.error(
+            value.span(),
+            "`kind` is not text",
+            "expected text in quotes",
+        ));
+    };
+    Registered::named(name).ok_or_else(|| {
+        let error = file.error(
+            value.span(),
+            format!("unknown kind `{name}`"),
+            format!("expected {}", one_of(names())),
+        );
+        match nearest(name, names()) {
+            Some(near) => error.help(format!("did you mean `{near}`?")),
+            None => error,
+        }
+    })
+}
+
+/// The fields common to all gates and those of the kind, with every error of both.
+fn build(
+    file: &SourceFile,
+    kind: &'static Registered,
+    fields: Table,
+    table: DeTable<'_>,
+    suite: &Suite,
+    mut errors: Vec<Error>,
+) -> Result<Gate, Vec<Error>> {
+    let common_table: DeTable<'_> = table
+        .iter()
+        .filter(|(key, _)| COMMON_FIELDS.contains(&key.get_ref().as_ref()))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    let common_fields = Table::new(fields.what.clone(), fields.header.clone(), &common_table);
+    let common = read::<Common>(file, &common_fields, common_table, &[])
+        .and_then(|common| check_common(file, &fields, &common).map(|()| common))
+        .map_err(|found| errors.extend(found));
+    let definition = (kind.read)(file, &fields, table).map_err(|found| errors.extend(found));
+    let (Ok(common), Ok(definition), true) = (common, definition, errors.is_empty()) else {
+        errors.sort_by_key(|error| error.excerpts().first().map(|excerpt| excerpt.span.start));
+        return Err(errors);
+    };
+    let mut tags = suite.tags.clone();
+    tags.extend(common.tags);
+    tags.dedup();
+    Ok(Gate {
+        id: common.id,
+        suite: file
+            .path
+            .file_stem()
+            .map_or_else(String::new, |stem| stem.to_string_lossy().into_owned()),
+        kind: kind.name,
+        severity: common.severity,
+        on_empty: common.on_empty.unwrap_or(kind.on_empty),
+        why: common.why,
+        owner: common.owner.or_else(|| suite.owner.clone()),
+        tags,
+        examples: common.examples,
+        place: file.place(fields.header.start),
+        definition: Arc::from(definition),
+        origin: Origin {
+            file: file.clone(),
+            fields,
+        },
+    })
+}
+
+fn check_common(file: &SourceFile, fields: &Table, common: &Common) -> Result<(), Vec<Error>> {
+    let is_id = !common.id.is_empty()
+        && common
+            .id
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
+    if is_id {
+        return Ok(());
+    }
+    Err(vec![file.error(
+        fields.span("id"),
+        format!("`{}` is not an id", common.id),
+        "expected letters, digits, `_`, `-` or `.`",
+    )])
+}
+
+/// A `.sql` file is a gate of kind `sql`: its leading comment holds the fields, the file's stem is
+/// the id unless the comment gives one, and the rows that the statement returns are offending.
+fn sql_gate(file: &SourceFile, options: &LoadOptions) -> Result<Gate, Vec<Error>> {
+    const LISTS: &[&str] = &["tags", "key"];
+    let known: Vec<&str> = COMMON_FIELDS
+        .iter()
+        .copied()
+        .filter(|field| *field != "kind")
+        .chain(["population", "at_most", "warn_above", "key"])
+        .collect();
+    let header = parse_header(file, &known, LISTS)?;
+    let mut table = header.table.into_inner();
+    let span = header.body.clone();
+    let mut insert = |key: &'static str, value: String, span: std::ops::Range<usize>| {
+        let key = Spanned::new(span.clone(), key.into());
+        if !table.contains_key(&key) {
+            table.insert(key, Spanned::new(span, DeValue::String(value.into())));
+        }
+    };
+    let stem = file
+        .path
+        .file_stem()
+        .map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    insert("id", stem, 0..0);
+    insert("kind", "sql".to_owned(), 0..0);
+    insert("query", file.text[span.clone()].to_owned(), span);
+    let mut value = Spanned::new(0..0, DeValue::Table(table));
+    let errors = expand(file, &mut value, &options.vars);
+    let DeValue::Table(table) = value.into_inner() else {
+        unreachable!("the value was made as a table above")
+    };
+    let kind = Registered::named("sql").expect("the list of kinds has `sql`");
+    let fields = Table::new("a `.sql` gate", 0..0, &table);
+    let suite = Suite {
+        description: None,
+        owner: None,
+        tags: Vec::new(),
+    };
+    build(file, kind, fields, table, &suite, errors)
+}

@@ -1,0 +1,247 @@
+//! What a database is known to hold: a value, loaded before gates are asked.
+//!
+//! Knows nothing of connections; the run fills it in.
+
+use std::collections::BTreeMap;
+
+use crate::error::{Error, ErrorKind, Result, nearest};
+use crate::sql;
+use crate::sql::{Ident, Relation, Sql};
+
+/// Which database a measurement reads.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Side {
+    /// The target of the run.
+    Main,
+    /// Another configured target, by name.
+    Other(String),
+}
+
+/// The relations and keys of one database that the gates of a run refer to.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    /// The schemas that unqualified names are looked up in, in order.
+    pub search_path: Vec<String>,
+    /// Relations by schema and name.
+    pub relations: BTreeMap<(String, String), RelationInfo>,
+    /// Declared foreign keys of the relations above.
+    pub foreign_keys: Vec<ForeignKey>,
+    /// Names of other relations, for a guess at what was meant.
+    pub other_names: Vec<String>,
+}
+
+/// What sort of relation it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelationKind {
+    /// An ordinary table.
+    Table,
+    /// A partitioned table.
+    Partitioned,
+    /// A view.
+    View,
+    /// A materialized view.
+    MaterializedView,
+    /// A foreign table.
+    Foreign,
+}
+
+/// A relation and what is known of it.
+#[derive(Clone, Debug)]
+pub struct RelationInfo {
+    /// Schema and name.
+    pub relation: Relation,
+    /// What sort it is.
+    pub kind: RelationKind,
+    /// Whether it is a partition of another relation.
+    pub is_partition: bool,
+    /// Columns in order.
+    pub columns: Vec<Column>,
+    /// The columns of the primary key, in key order.
+    pub primary_key: Vec<String>,
+    /// The columns of every valid, non-partial unique index, the primary key's included.
+    pub unique_keys: Vec<Vec<String>>,
+    /// The leading columns of every valid index, for the question whether a key is indexed.
+    pub indexes: Vec<Vec<String>>,
+    /// Size of the main fork in bytes, partitions included.
+    pub bytes: u64,
+}
+
+/// A column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// Its type as SQL writes it.
+    pub type_name: String,
+    /// Postgres' type category: `S` text, `N` number, `D` date and time, `B` boolean, …
+    pub category: char,
+}
+
+/// A declared foreign key.
+#[derive(Clone, Debug)]
+pub struct ForeignKey {
+    /// The constraint's name.
+    pub name: String,
+    /// The referencing relation.
+    pub table: Relation,
+    /// Its columns.
+    pub columns: Vec<String>,
+    /// The referenced relation.
+    pub references: Relation,
+    /// Its columns.
+    pub referenced_columns: Vec<String>,
+    /// Whether existing rows were checked (`convalidated`).
+    pub is_valid: bool,
+    /// Whether all its triggers fire (`tgenabled`).
+    pub is_enforced: bool,
+    /// Whether it is `MATCH FULL`.
+    pub is_match_full: bool,
+}
+
+impl Catalog {
+    /// The relation of that name, or an error that guesses what was meant.
+    pub fn relation(&self, name: &Relation) -> Result<&RelationInfo> {
+        let found = match &name.schema {
+            Some(schema) => self
+                .relations
+                .get(&(schema.as_str().to_owned(), name.name.as_str().to_owned())),
+            None => self.search_path.iter().find_map(|schema| {
+                self.relations
+                    .get(&(schema.clone(), name.name.as_str().to_owned()))
+            }),
+        };
+        found.ok_or_else(|| {
+            let readable = name.readable();
+            let error = Error::new(
+                ErrorKind::Database,
+                format!("the table `{readable}` does not exist"),
+            )
+            .with_sqlstate("42P01");
+            let names = self.other_names.iter().map(String::as_str);
+            match nearest(&readable, names) {
+                Some(near) => error.help(format!("did you mean `{near}`?")),
+                None => error,
+            }
+        })
+    }
+
+    /// The relations whose schema matches one of `patterns` (`*` stands for any text), in order of
+    /// their names; partitions are left out, their parents stand for them.
+    pub fn in_schemas<'a>(
+        &'a self,
+        patterns: &'a [String],
+    ) -> impl Iterator<Item = &'a RelationInfo> {
+        self.relations
+            .iter()
+            .filter(move |((schema, _), info)| {
+                !info.is_partition && patterns.iter().any(|pattern| matches(pattern, schema))
+            })
+            .map(|(_, info)| info)
+    }
+}
+
+/// Whether `text` matches `pattern`, in which `*` stands for any text.
+pub fn matches(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((start, rest)) => text.strip_prefix(start).is_some_and(|tail| {
+            (0..=tail.len()).any(|at| tail.is_char_boundary(at) && matches(rest, &tail[at..]))
+        }),
+    }
+}
+
+impl RelationInfo {
+    /// The column of that name, or an error that guesses what was meant.
+    pub fn column(&self, name: &str) -> Result<&Column> {
+        self.columns
+            .iter()
+            .find(|column| column.name == name)
+            .ok_or_else(|| {
+                let error = Error::new(
+                    ErrorKind::Database,
+                    format!(
+                        "the table `{}` has no column `{name}`",
+                        self.relation.readable()
+                    ),
+                )
+                .with_sqlstate("42703");
+                match nearest(name, self.columns.iter().map(|column| column.name.as_str())) {
+                    Some(near) => error.help(format!("did you mean `{near}`?")),
+                    None => error,
+                }
+            })
+    }
+
+    /// Every column of `names`, or the first error.
+    pub fn columns_named(&self, names: &[String]) -> Result<Vec<&Column>> {
+        names.iter().map(|name| self.column(name)).collect()
+    }
+
+    /// The columns that name a row: those asked for, else the primary key, else the first other
+    /// unique key, else where the row lies (`ctid`), which views and foreign tables do not have.
+    pub fn row_key(&self, asked: &[String]) -> Result<Vec<KeyColumn>> {
+        if !asked.is_empty() {
+            self.columns_named(asked)?;
+        }
+        let names: &[String] = if !asked.is_empty() {
+            asked
+        } else if !self.primary_key.is_empty() {
+            &self.primary_key
+        } else if let Some(key) = self.unique_keys.first() {
+            key
+        } else {
+            return Ok(match self.kind {
+                RelationKind::Table
+                | RelationKind::Partitioned
+                | RelationKind::MaterializedView => {
+                    vec![KeyColumn::new("ctid")]
+                }
+                RelationKind::View | RelationKind::Foreign => Vec::new(),
+            });
+        };
+        Ok(names.iter().map(KeyColumn::new).collect())
+    }
+}
+
+/// A column that takes part in naming an offending row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyColumn {
+    /// What it is called in the report.
+    pub name: String,
+    /// The column itself.
+    pub sql: Sql,
+}
+
+impl KeyColumn {
+    /// A column under its own name.
+    pub fn new(name: impl Into<String>) -> Self {
+        let name = name.into();
+        Self {
+            sql: sql!("{}", Ident::new(name.clone())),
+            name,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("*", "anything", true)]
+    #[case("core_*", "core_betting", true)]
+    #[case("core_*", "raw_data", false)]
+    #[case("*_data", "raw_data", true)]
+    #[case("a*b*c", "aXbYc", true)]
+    #[case("a*b*c", "aXc", false)]
+    #[case("public", "public", true)]
+    #[case("public", "public2", false)]
+    fn a_star_stands_for_any_text(
+        #[case] pattern: &str,
+        #[case] text: &str,
+        #[case] expected: bool,
+    ) {
+        assert_eq!(matches(pattern, text), expected);
+    }
+}

@@ -1,0 +1,87 @@
+//! The list of kinds: adding one is its file and one line here.
+
+use schemars::{JsonSchema, Schema};
+use serde::de::DeserializeOwned;
+use toml::de::DeTable;
+
+use crate::error::Error;
+use crate::source::{SourceFile, Table};
+
+use super::{COMMON_FIELDS, Kind, OnEmpty};
+
+mod completeness;
+mod freshness;
+mod row_count;
+mod row_count_parity;
+mod shared;
+mod sql;
+mod unique;
+
+macro_rules! kinds {
+    ($($id:ident => $ty:ident,)+) => {
+        $(pub use $id::$ty;)+
+        /// Every kind, in the order listed below.
+        pub static KINDS: &[Registered] = &[$(Registered::of::<$ty>(stringify!($id)),)+];
+    };
+}
+
+kinds! {
+    completeness => Completeness,
+    freshness => Freshness,
+    row_count => RowCount,
+    row_count_parity => RowCountParity,
+    sql => CustomSql,
+    unique => Unique,
+}
+
+/// What a kind must say of itself beside how to ask and judge.
+pub trait Definition: Kind + DeserializeOwned + JsonSchema + 'static {
+    /// What an empty table means where the gate does not say.
+    const ON_EMPTY: OnEmpty;
+}
+
+type ReadFn = fn(&SourceFile, &Table, DeTable<'_>) -> Result<Box<dyn Kind>, Vec<Error>>;
+
+/// One kind in the list.
+pub struct Registered {
+    /// The name that definitions use.
+    pub name: &'static str,
+    /// What an empty table means where the gate does not say.
+    pub on_empty: OnEmpty,
+    /// Reads its fields, reporting every wrong one.
+    pub read: ReadFn,
+    /// The JSON schema of its own fields, documentation included.
+    pub schema: fn() -> Schema,
+}
+
+impl Registered {
+    const fn of<T: Definition>(name: &'static str) -> Self {
+        Self {
+            name,
+            on_empty: T::ON_EMPTY,
+            read: read::<T>,
+            schema: super::schema::of::<T>,
+        }
+    }
+
+    /// The kind of that name.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        KINDS.iter().find(|kind| kind.name == name)
+    }
+}
+
+fn read<T: Definition>(
+    file: &SourceFile,
+    fields: &Table,
+    table: DeTable<'_>,
+) -> Result<Box<dyn Kind>, Vec<Error>> {
+    let kind: T = crate::source::read(file, fields, table, COMMON_FIELDS)?;
+    let problems = kind.problems();
+    if problems.is_empty() {
+        return Ok(Box::new(kind));
+    }
+    Err(problems
+        .iter()
+        .map(|problem| fields.error(file, problem))
+        .collect())
+}

@@ -1,0 +1,228 @@
+//! Kind `freshness`.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::gate::fields::{Age, SqlText, TableName, duration};
+use crate::gate::threshold::{Bounds, rows_of};
+use crate::gate::{
+    Aggregate, Ask, Evidence, Figure, Judgement, Kind, Known, Measure, Measured, Needs, OnEmpty,
+    Verdict,
+};
+use crate::source::Problem;
+use crate::sql;
+use crate::sql::{Ident, Sql};
+
+use super::Definition;
+use super::shared::{scope_needs, scope_of};
+
+/// Is the newest row new enough, overall or per group? The newest `column` is at most `max_age`
+/// old by the server's clock; a time without zone is read as UTC. A row whose time lies in the
+/// future is no sign of freshness and is not counted as the newest.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Freshness {
+    /// The table or view.
+    table: TableName,
+    /// The column with the time: `date`, `timestamp` or `timestamptz`.
+    column: String,
+    /// Only rows for which this SQL condition holds.
+    r#where: Option<SqlText>,
+    /// Fails when the newest row is older than this, such as `36h` or `2d`.
+    max_age: Age,
+    /// Warns when it is older than this.
+    warn_age: Option<Age>,
+    /// Columns that form groups: each group's newest row must be new enough.
+    #[serde(default)]
+    group_by: Vec<String>,
+}
+
+impl Definition for Freshness {
+    const ON_EMPTY: OnEmpty = OnEmpty::Fail;
+}
+
+impl Kind for Freshness {
+    fn problems(&self) -> Vec<Problem> {
+        match self.warn_age {
+            Some(warn) if warn >= self.max_age => vec![
+                Problem::new(
+                    "warn_age",
+                    format!(
+                        "the warning level can never fire: older than {} the gate already fails",
+                        self.max_age
+                    ),
+                )
+                .help("set `warn_age` below `max_age`"),
+            ],
+            _ => Vec::new(),
+        }
+    }
+
+    fn needs(&self) -> Needs {
+        scope_needs(&self.table.0, self.r#where.as_ref())
+    }
+
+    fn ask(&self, known: &Known<'_>) -> Result<Ask> {
+        let table = known.catalog().relation(&self.table.0)?;
+        let column = table.column(&self.column)?;
+        let is_time = column.type_name == "date" || column.type_name.starts_with("timestamp");
+        if !is_time {
+            return Err(Error::new(
+                ErrorKind::Database,
+                format!(
+                    "`{}` is of type {}, which has no age: freshness needs date or timestamp",
+                    self.column, column.type_name
+                ),
+            )
+            .with_sqlstate("42804"));
+        }
+        table.columns_named(&self.group_by)?;
+        let scope = scope_of(table, self.r#where.as_ref());
+        let time = Ident::new(self.column.clone());
+        let past = sql!("isfinite({}) and {} <= now()", time, time);
+        let future = sql!("{} > now()", time);
+        // One clock, one instant: now() stands beside max(column) in the same statement.
+        let newest = sql!("max({})", time);
+        let mut ask = Ask {
+            measures: vec![
+                Aggregate::count("rows", &scope, None),
+                Aggregate::count("future", &scope, Some(future)),
+                Aggregate::call(
+                    "newest",
+                    &scope,
+                    newest.clone(),
+                    Some(past.clone()),
+                    ("", ""),
+                ),
+                Aggregate::call(
+                    "age",
+                    &scope,
+                    newest.clone(),
+                    Some(past.clone()),
+                    ("extract(epoch from now() - (", ")::timestamptz)"),
+                ),
+            ],
+            ..Ask::default()
+        };
+        if !self.group_by.is_empty() {
+            let group = Sql::join(", ", self.group_by.iter().map(Ident::new));
+            let grouped = sql!(
+                "select {}, {} filter (where {}) as newest from {} where {} group by {}",
+                group,
+                newest,
+                past,
+                scope.relation,
+                scope.condition(None),
+                group
+            );
+            let older = |age: Age| {
+                let seconds = u64::try_from(age.0.as_secs()).unwrap_or(u64::MAX);
+                sql!(
+                    "(newest is null or newest::timestamptz < now() - interval '1 second' * {})",
+                    seconds
+                )
+            };
+            let warn = older(self.warn_age.unwrap_or(self.max_age));
+            ask.measures.push(Measure::Statement {
+                labels: ["groups", "stale", "warned"].map(str::to_owned).to_vec(),
+                side: scope.side.clone(),
+                about: scope.relation.clone(),
+                sql: sql!(
+                    "select count(*)::text, (count(*) filter (where {}))::text, (count(*) filter (where {}))::text from ({}) g",
+                    older(self.max_age),
+                    warn,
+                    grouped
+                ),
+            });
+            let shown = Sql::join(
+                ", ",
+                self.group_by
+                    .iter()
+                    .map(|name| sql!("{}::text", Ident::new(name))),
+            );
+            let mut columns = self.group_by.clone();
+            columns.push("newest".to_owned());
+            ask.evidence.push(Evidence {
+                counted_by: "warned".to_owned(),
+                what: None,
+                side: scope.side,
+                columns,
+                sql: sql!(
+                    "select {}, newest::text from ({}) g where {} order by newest nulls first, {}",
+                    shown,
+                    grouped,
+                    warn,
+                    group
+                ),
+            });
+        }
+        Ok(ask)
+    }
+
+    fn judge(&self, measured: &Measured) -> Judgement {
+        let rows = measured.count("rows");
+        let age = measured.number("age");
+        let future = measured.count("future");
+        let is_older = |limit: Age| age.is_none_or(|age| age > limit.seconds());
+        let mut message;
+        let (verdict, figure, offending);
+        if self.group_by.is_empty() {
+            verdict = if rows == 0 {
+                Verdict::Empty
+            } else if is_older(self.max_age) {
+                Verdict::Failed
+            } else if self.warn_age.is_some_and(is_older) {
+                Verdict::Warned
+            } else {
+                Verdict::Passed
+            };
+            message = match age {
+                Some(age) => format!("the newest row is {} old", duration(age)),
+                None if rows == 0 => "no rows".to_owned(),
+                None => format!(
+                    "none of {} has a time that is not in the future",
+                    rows_of(rows, "row")
+                ),
+            };
+            figure = Figure {
+                value: age.unwrap_or(0.0),
+                unit: "seconds",
+                display: age.map_or_else(|| "no time".to_owned(), duration),
+            };
+            offending = None;
+        } else {
+            let (groups, stale) = (measured.count("groups"), measured.count("stale"));
+            verdict = if groups == 0 {
+                Verdict::Empty
+            } else if stale > 0 {
+                Verdict::Failed
+            } else if measured.count("warned") > 0 {
+                Verdict::Warned
+            } else {
+                Verdict::Passed
+            };
+            message = format!("{stale} of {} stale", rows_of(groups, "group"));
+            figure = Figure::counted(stale, "groups", "group");
+            offending = Some(stale);
+        }
+        if future > 0 {
+            message.push_str(&format!(
+                "; {} in the future not counted",
+                rows_of(future, "row")
+            ));
+        }
+        Judgement {
+            verdict,
+            rows_checked: Some(rows),
+            rows_offending: offending,
+            measured: figure,
+            threshold: Bounds {
+                fail: Some(format!("at most {} old", self.max_age)),
+                warn: self.warn_age.map(|age| format!("at most {age} old")),
+            },
+            message,
+            findings: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Kind `row_count_parity`.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::error::Result;
+use crate::gate::catalog::Side;
+use crate::gate::fields::{SqlText, TableName};
+use crate::gate::threshold::{Amount, Bounds, count, rows_of};
+use crate::gate::{
+    Aggregate, Ask, AuthorCheck, Figure, Finding, Judgement, Kind, Known, Measured, Needs, OnEmpty,
+    Scope, Verdict,
+};
+use crate::source::Problem;
+use crate::sql;
+use crate::sql::Relation;
+
+use super::Definition;
+
+/// Do two relations hold the same number of rows? One pair with `table` and `against`, or many
+/// with `map`, where one table may stand against the sum of several.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RowCountParity {
+    /// The table under check.
+    table: Option<TableName>,
+    /// The table that it must equal.
+    against: Option<TableName>,
+    /// Many pairs: the table under check, and the table (or the list of tables, summed) it must equal.
+    #[serde(default)]
+    map: BTreeMap<String, OneOrMore>,
+    /// The configured target that the other side is read from; the same database where nothing is said.
+    against_target: Option<String>,
+    /// How far apart the two may be: a count, or a share of the other side; 0 where nothing is said.
+    tolerance: Option<Amount>,
+    /// Only rows of both sides for which this SQL condition holds.
+    r#where: Option<SqlText>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum OneOrMore {
+    One(TableName),
+    More(Vec<TableName>),
+}
+
+/// One table and what it must equal.
+struct Pair<'a> {
+    table: TableName,
+    against: Vec<&'a TableName>,
+}
+
+impl RowCountParity {
+    fn pairs(&self) -> Vec<Pair<'_>> {
+        let single = self
+            .table
+            .as_ref()
+            .zip(self.against.as_ref())
+            .map(|(table, against)| Pair {
+                table: table.clone(),
+                against: vec![against],
+            });
+        let mapped = self.map.iter().filter_map(|(table, against)| {
+            Some(Pair {
+                table: TableName(Relation::parse(table).ok()?),
+                against: match against {
+                    OneOrMore::One(one) => vec![one],
+                    OneOrMore::More(more) => more.iter().collect(),
+                },
+            })
+        });
+        single.into_iter().chain(mapped).collect()
+    }
+
+    fn other_side(&self) -> Side {
+        self.against_target.clone().map_or(Side::Main, Side::Other)
+    }
+
+    fn scope(&self, side: Side, table: &TableName, known: &Known<'_>) -> Result<Scope> {
+        Ok(Scope {
+            relation: known.on(&side).relation(&table.0)?.relation.clone(),
+            side,
+            filter: self.r#where.as_ref().map(|SqlText(author)| author.clone()),
+        })
+    }
+
+    fn tolerance(&self) -> Amount {
+        self.tolerance.unwrap_or(Amount::Rows(0))
+    }
+}
+
+impl Definition for RowCountParity {
+    const ON_EMPTY: OnEmpty = OnEmpty::Skip;
+}
+
+impl Kind for RowCountParity {
+    fn problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        match (&self.table, &self.against, self.map.is_empty()) {
+            (Some(_), Some(_), true) | (None, None, false) => {}
+            _ => problems.push(Problem::new(
+                "table",
+                "a `row_count_parity` gate has either `table` and `against`, or `map`",
+            )),
+        }
+        for (table, against) in &self.map {
+            if let Err(why) = Relation::parse(table) {
+                problems.push(Problem::new("map", why));
+            }
+            if matches!(against, OneOrMore::More(list) if list.is_empty()) {
+                problems.push(Problem::new(
+                    "map",
+                    format!("`{table}` stands against no table"),
+                ));
+            }
+        }
+        problems
+    }
+
+    fn needs(&self) -> Needs {
+        let mut needs = Needs::default();
+        for pair in self.pairs() {
+            needs.relations.push((Side::Main, pair.table.0.clone()));
+            if let Some(SqlText(author)) = &self.r#where {
+                needs.checks.push(AuthorCheck {
+                    field: "where",
+                    side: Side::Main,
+                    author: author.clone(),
+                    statement: sql!("select from {} where ({})", pair.table.0, author),
+                });
+            }
+            for against in pair.against {
+                needs.relations.push((self.other_side(), against.0.clone()));
+            }
+        }
+        needs
+    }
+
+    fn ask(&self, known: &Known<'_>) -> Result<Ask> {
+        let mut ask = Ask::default();
+        for (index, pair) in self.pairs().iter().enumerate() {
+            let scope = self.scope(Side::Main, &pair.table, known)?;
+            ask.measures
+                .push(Aggregate::count(format!("table {index}"), &scope, None));
+            for (part, against) in pair.against.iter().enumerate() {
+                let scope = self.scope(self.other_side(), against, known)?;
+                ask.measures.push(Aggregate::count(
+                    format!("against {index}.{part}"),
+                    &scope,
+                    None,
+                ));
+            }
+        }
+        Ok(ask)
+    }
+
+    fn judge(&self, measured: &Measured) -> Judgement {
+        let pairs = self.pairs();
+        let (mut checked, mut apart, mut is_wrong, mut expected_rows) = (0, 0, false, 0);
+        let mut findings = Vec::new();
+        for (index, pair) in pairs.iter().enumerate() {
+            let rows = measured.count(&format!("table {index}"));
+            let expected: u64 = (0..pair.against.len())
+                .map(|part| measured.count(&format!("against {index}.{part}")))
+                .sum();
+            checked += rows;
+            expected_rows += expected;
+            let difference = rows.abs_diff(expected);
+            apart += difference;
+            let is_failure = self.tolerance().is_exceeded(difference, expected);
+            is_wrong |= is_failure;
+            if difference > 0 {
+                let others: Vec<String> =
+                    pair.against.iter().map(|name| name.0.readable()).collect();
+                findings.push(Finding {
+                    what: format!(
+                        "{} holds {}, {} {}",
+                        pair.table.0.readable(),
+                        rows_of(rows, "row"),
+                        others.join(" + "),
+                        count(expected)
+                    ),
+                    is_failure,
+                    repair: None,
+                });
+            }
+        }
+        let verdict = if checked == 0 && expected_rows == 0 {
+            Verdict::Empty
+        } else if is_wrong {
+            Verdict::Failed
+        } else {
+            Verdict::Passed
+        };
+        Judgement {
+            verdict,
+            rows_checked: Some(checked),
+            rows_offending: Some(apart),
+            measured: Figure::rows(apart),
+            threshold: Bounds {
+                fail: Some(format!("at most {} apart", self.tolerance())),
+                warn: None,
+            },
+            message: if apart == 0 {
+                format!(
+                    "{} equal on both sides of {}",
+                    rows_of(checked, "row"),
+                    rows_of(pairs.len() as u64, "pair")
+                )
+            } else {
+                findings
+                    .first()
+                    .map_or_else(String::new, |first: &Finding| match findings.len() {
+                        1 => first.what.clone(),
+                        n => format!("{}; {} more", first.what, n - 1),
+                    })
+            },
+            findings,
+        }
+    }
+}

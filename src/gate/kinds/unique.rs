@@ -1,0 +1,127 @@
+//! Kind `unique`.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::error::Result;
+use crate::gate::fields::{SqlText, TableName};
+use crate::gate::threshold::{Amount, AtMost, rows_of};
+use crate::gate::{
+    Aggregate, Ask, Evidence, Figure, Judgement, Kind, Known, Measure, Measured, Needs, OnEmpty,
+    Verdict,
+};
+use crate::source::Problem;
+use crate::sql;
+use crate::sql::{Ident, Sql};
+
+use super::Definition;
+use super::shared::{scope_needs, scope_of};
+
+/// Does no two rows hold the same values in `columns`? As in SQL's own UNIQUE, a row with a null
+/// among them equals no other. Every row that shares its values with another is offending.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Unique {
+    /// The table or view.
+    table: TableName,
+    /// The columns that together must be unique.
+    #[schemars(length(min = 1))]
+    columns: Vec<String>,
+    /// Only rows for which this SQL condition holds.
+    r#where: Option<SqlText>,
+    /// Fails above this many offending rows, or this share of rows; 0 where nothing is said.
+    at_most: Option<Amount>,
+    /// Warns above this.
+    warn_above: Option<Amount>,
+}
+
+impl Definition for Unique {
+    const ON_EMPTY: OnEmpty = OnEmpty::Skip;
+}
+
+impl Kind for Unique {
+    fn problems(&self) -> Vec<Problem> {
+        let mut problems = AtMost::new(self.at_most, self.warn_above).problems();
+        if self.columns.is_empty() {
+            problems.push(Problem::new("columns", "`columns` names no column"));
+        }
+        problems
+    }
+
+    fn needs(&self) -> Needs {
+        scope_needs(&self.table.0, self.r#where.as_ref())
+    }
+
+    fn ask(&self, known: &Known<'_>) -> Result<Ask> {
+        let table = known.catalog().relation(&self.table.0)?;
+        table.columns_named(&self.columns)?;
+        let scope = scope_of(table, self.r#where.as_ref());
+        let names = || self.columns.iter().map(Ident::new);
+        let columns = Sql::join(", ", names());
+        let present = Sql::join(" and ", names().map(|name| sql!("{} is not null", name)));
+        let repeated = sql!(
+            "select {}, count(*) as n from {} where {} group by {} having count(*) > 1",
+            columns,
+            scope.relation,
+            scope.condition(Some(&present)),
+            columns
+        );
+        let shown = Sql::join(", ", names().map(|name| sql!("{}::text", name)));
+        let mut labels = self.columns.clone();
+        labels.push("rows".to_owned());
+        Ok(Ask {
+            measures: vec![
+                Aggregate::count("rows", &scope, None),
+                Measure::Statement {
+                    labels: vec!["repeated".to_owned(), "keys".to_owned()],
+                    side: scope.side.clone(),
+                    about: scope.relation.clone(),
+                    sql: sql!(
+                        "select coalesce(sum(n), 0)::text, count(*)::text from ({}) d",
+                        repeated
+                    ),
+                },
+            ],
+            evidence: vec![Evidence {
+                counted_by: "repeated".to_owned(),
+                what: None,
+                side: scope.side,
+                columns: labels,
+                sql: sql!(
+                    "select {}, n::text from ({}) d order by n desc, {}",
+                    shown,
+                    repeated,
+                    columns
+                ),
+            }],
+            findings: Vec::new(),
+        })
+    }
+
+    fn judge(&self, measured: &Measured) -> Judgement {
+        let (rows, repeated) = (measured.count("rows"), measured.count("repeated"));
+        let bound = AtMost::new(self.at_most, self.warn_above);
+        Judgement {
+            verdict: if rows == 0 {
+                Verdict::Empty
+            } else {
+                bound.level(repeated, rows).into()
+            },
+            rows_checked: Some(rows),
+            rows_offending: Some(repeated),
+            measured: Figure::rows(repeated),
+            threshold: bound.bounds(),
+            message: if repeated == 0 {
+                format!("{} all different", rows_of(rows, "row"))
+            } else {
+                format!(
+                    "{} of {} share {}",
+                    crate::gate::threshold::count(repeated),
+                    rows_of(rows, "row"),
+                    rows_of(measured.count("keys"), "key")
+                )
+            },
+            findings: Vec::new(),
+        }
+    }
+}

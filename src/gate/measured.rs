@@ -1,0 +1,387 @@
+//! What a gate asks, what comes back, and what it means.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::sql::{AuthorSql, Relation, Sql};
+
+use super::catalog::{Catalog, KeyColumn, Side};
+use super::threshold::{Bounds, Level};
+
+/// What must be known of a database before a gate can ask.
+#[derive(Clone, Debug, Default)]
+pub struct Needs {
+    /// Relations by name.
+    pub relations: Vec<(Side, Relation)>,
+    /// Every relation of the schemas that match these patterns.
+    pub schemas: Vec<String>,
+    /// Author-written SQL to be checked before anything runs.
+    pub checks: Vec<AuthorCheck>,
+}
+
+/// Author-written SQL inside the statement it will be part of.
+#[derive(Clone, Debug)]
+pub struct AuthorCheck {
+    /// The field it stands in.
+    pub field: &'static str,
+    /// Where it will run.
+    pub side: Side,
+    /// The author's text.
+    pub author: AuthorSql,
+    /// A whole statement that holds it, to be given to `EXPLAIN`.
+    pub statement: Sql,
+}
+
+/// What `EXPLAIN` told of one [`AuthorCheck`].
+#[derive(Clone, Debug, Default)]
+pub struct Explained {
+    /// The relations that the statement reads, views replaced by what is behind them.
+    pub relations: Vec<Relation>,
+}
+
+/// What is known when a gate asks.
+pub struct Known<'a> {
+    /// What each database holds.
+    pub catalogs: &'a BTreeMap<Side, Catalog>,
+    /// The answers to [`Needs::checks`], in their order.
+    pub explained: &'a [Explained],
+}
+
+impl Known<'_> {
+    /// The catalog of the run's target.
+    pub fn catalog(&self) -> &Catalog {
+        self.on(&Side::Main)
+    }
+
+    /// The catalog of a side that the gate named in its needs.
+    pub fn on(&self, side: &Side) -> &Catalog {
+        self.catalogs
+            .get(side)
+            .expect("every side that a gate needs was loaded before it asks")
+    }
+}
+
+/// Everything one gate wants measured.
+#[derive(Clone, Debug, Default)]
+pub struct Ask {
+    /// Values of one row or of one scan.
+    pub measures: Vec<Measure>,
+    /// How to name the offending rows.
+    pub evidence: Vec<Evidence>,
+    /// What the catalog alone already says.
+    pub findings: Vec<Finding>,
+}
+
+/// One thing to measure.
+#[derive(Clone, Debug)]
+pub enum Measure {
+    /// An aggregate over the rows of a relation; those on the same relation share a scan.
+    Aggregate(Aggregate),
+    /// A statement of its own that returns one row with one column per label.
+    Statement {
+        /// What the columns are called.
+        labels: Vec<String>,
+        /// Where it runs.
+        side: Side,
+        /// What it reads mostly, for the plan a person reads.
+        about: Relation,
+        /// The statement; every column is text.
+        sql: Sql,
+    },
+}
+
+/// An aggregate over the rows of a relation.
+#[derive(Clone, Debug)]
+pub struct Aggregate {
+    /// What the value is called.
+    pub label: String,
+    /// Where it runs.
+    pub side: Side,
+    /// The relation.
+    pub relation: Relation,
+    /// Which rows of it the gate is about.
+    pub filter: Option<AuthorSql>,
+    /// The aggregate call: `count(*)`, `max("day")`.
+    pub call: Sql,
+    /// Which of those rows enter the aggregate.
+    pub when: Option<Sql>,
+    /// What stands around the aggregate.
+    pub around: (&'static str, &'static str),
+}
+
+impl Aggregate {
+    /// `count(*)` over the rows that a gate is about.
+    pub fn count(label: impl Into<String>, scope: &Scope, when: Option<Sql>) -> Measure {
+        Self::call(label, scope, crate::sql!("count(*)"), when, ("", ""))
+    }
+
+    /// Any aggregate over the rows that a gate is about.
+    pub fn call(
+        label: impl Into<String>,
+        scope: &Scope,
+        call: Sql,
+        when: Option<Sql>,
+        around: (&'static str, &'static str),
+    ) -> Measure {
+        Measure::Aggregate(Self {
+            label: label.into(),
+            side: scope.side.clone(),
+            relation: scope.relation.clone(),
+            filter: scope.filter.clone(),
+            call,
+            when,
+            around,
+        })
+    }
+}
+
+/// The rows that a gate is about.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    /// Which database.
+    pub side: Side,
+    /// Which relation, with its schema.
+    pub relation: Relation,
+    /// Which rows of it.
+    pub filter: Option<AuthorSql>,
+}
+
+impl Scope {
+    /// The condition for a `where` clause: the author's filter and `also`.
+    pub fn condition(&self, also: Option<&Sql>) -> Sql {
+        match (&self.filter, also) {
+            (None, None) => crate::sql!("true"),
+            (None, Some(also)) => also.clone(),
+            (Some(filter), None) => crate::sql!("({})", filter),
+            (Some(filter), Some(also)) => crate::sql!("({}) and ({})", filter, also),
+        }
+    }
+}
+
+/// How to name offending rows, once there are some.
+#[derive(Clone, Debug)]
+pub struct Evidence {
+    /// The label whose value says how many there are; it is asked only when that is above 0.
+    pub counted_by: String,
+    /// What is wrong with these rows, where a gate can find several things.
+    pub what: Option<String>,
+    /// Where it runs.
+    pub side: Side,
+    /// What the columns are called; empty where rows cannot be named.
+    pub columns: Vec<String>,
+    /// The statement that shows every offending row, in a fixed order, all columns text.
+    pub sql: Sql,
+}
+
+impl Evidence {
+    /// The rows of a scope for which `condition` holds, by their key.
+    pub fn rows(
+        counted_by: impl Into<String>,
+        scope: &Scope,
+        key: &[KeyColumn],
+        condition: &Sql,
+    ) -> Self {
+        let columns = key.iter().map(|column| column.name.clone()).collect();
+        let selected = if key.is_empty() {
+            crate::sql!("*")
+        } else {
+            Sql::join(
+                ", ",
+                key.iter().map(|column| crate::sql!("{}::text", column.sql)),
+            )
+        };
+        let order = if key.is_empty() {
+            crate::sql!("")
+        } else {
+            crate::sql!(
+                " order by {}",
+                Sql::join(", ", key.iter().map(|column| column.sql.clone()))
+            )
+        };
+        Self {
+            counted_by: counted_by.into(),
+            what: None,
+            side: scope.side.clone(),
+            columns,
+            sql: crate::sql!(
+                "select {} from {} where {}{}",
+                selected,
+                scope.relation,
+                scope.condition(Some(condition)),
+                order
+            ),
+        }
+    }
+
+    /// Says what is wrong with these rows.
+    #[must_use]
+    pub fn because(mut self, what: impl Into<String>) -> Self {
+        self.what = Some(what.into());
+        self
+    }
+}
+
+/// Something found that is not a row: a missing constraint, a table that should not be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Finding {
+    /// What was found.
+    pub what: String,
+    /// Whether the gate fails for it; otherwise it is only told.
+    pub is_failure: bool,
+    /// SQL that would mend it, where there is one.
+    pub repair: Option<String>,
+}
+
+/// The values that came back, by label.
+#[derive(Clone, Debug, Default)]
+pub struct Measured {
+    values: BTreeMap<String, Option<String>>,
+    /// What the catalog said.
+    pub findings: Vec<Finding>,
+}
+
+impl Measured {
+    /// Values by label; `None` is SQL's null.
+    pub fn new(
+        values: impl IntoIterator<Item = (String, Option<String>)>,
+        findings: Vec<Finding>,
+    ) -> Self {
+        Self {
+            values: values.into_iter().collect(),
+            findings,
+        }
+    }
+
+    /// A text, or SQL's null. Panics on a label that the gate did not ask for.
+    pub fn text(&self, label: &str) -> Option<&str> {
+        self.values
+            .get(label)
+            .unwrap_or_else(|| panic!("the gate judges `{label}`, which it did not ask for"))
+            .as_deref()
+    }
+
+    /// A count. Null counts as 0, which is what `sum` over no rows means.
+    pub fn count(&self, label: &str) -> u64 {
+        self.text(label).map_or(0, |text| {
+            text.parse()
+                .unwrap_or_else(|_| panic!("`{label}` was asked as a count and came as `{text}`"))
+        })
+    }
+
+    /// A number that may be null.
+    pub fn number(&self, label: &str) -> Option<f64> {
+        self.text(label).map(|text| {
+            text.parse()
+                .unwrap_or_else(|_| panic!("`{label}` was asked as a number and came as `{text}`"))
+        })
+    }
+}
+
+/// The figure that a gate's threshold is about.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct Figure {
+    /// The number.
+    pub value: f64,
+    /// What it counts: `rows`, `percent`, `seconds`, `groups`, `keys`.
+    pub unit: &'static str,
+    /// The figure as a person reads it.
+    pub display: String,
+}
+
+impl Figure {
+    /// A number of rows.
+    pub fn rows(n: u64) -> Self {
+        Self::counted(n, "rows", "row")
+    }
+
+    /// A number of something.
+    pub fn counted(n: u64, unit: &'static str, noun: &str) -> Self {
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a figure for reading and charts"
+        )]
+        let value = n as f64;
+        Self {
+            value,
+            unit,
+            display: super::threshold::rows_of(n, noun),
+        }
+    }
+
+    /// A share of rows in percent.
+    pub fn percent(count: u64, total: u64) -> Self {
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a figure for reading and charts"
+        )]
+        let value = if total == 0 {
+            0.0
+        } else {
+            count as f64 * 100.0 / total as f64
+        };
+        Self {
+            value,
+            unit: "percent",
+            display: super::threshold::percent(count, total),
+        }
+    }
+}
+
+/// What the measurement means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It holds.
+    Passed,
+    /// It holds, beyond the warning level.
+    Warned,
+    /// It does not hold.
+    Failed,
+    /// There was nothing to look at; the gate's `on_empty` says what that means.
+    Empty,
+}
+
+impl From<Level> for Verdict {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Pass => Verdict::Passed,
+            Level::Warn => Verdict::Warned,
+            Level::Fail => Verdict::Failed,
+        }
+    }
+}
+
+/// A verdict with what it rests on.
+#[derive(Clone, Debug)]
+pub struct Judgement {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// How many rows were looked at; `None` where that was not counted.
+    pub rows_checked: Option<u64>,
+    /// How many of them offend; `None` where the gate is not about rows.
+    pub rows_offending: Option<u64>,
+    /// The figure that the threshold is about.
+    pub measured: Figure,
+    /// What it was held against.
+    pub threshold: Bounds,
+    /// One sentence for a person, without the gate's id.
+    pub message: String,
+    /// What was found beside rows.
+    pub findings: Vec<Finding>,
+}
+
+/// One kind of gate: what must be measured, and what the measurement means.
+///
+/// Both are pure: no connection, no clock.
+pub trait Kind: std::fmt::Debug + Send + Sync {
+    /// Mistakes that parsing alone cannot see.
+    fn problems(&self) -> Vec<crate::source::Problem>;
+    /// What must be known before [`Kind::ask`].
+    fn needs(&self) -> Needs;
+    /// What to measure. An error means that the gate cannot be evaluated.
+    fn ask(&self, known: &Known<'_>) -> Result<Ask, Error>;
+    /// What the measurement means.
+    fn judge(&self, measured: &Measured) -> Judgement;
+}
