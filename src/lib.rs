@@ -1,10 +1,15 @@
 //! Postern: a test-and-validation harness for PostgreSQL with data-quality gates.
 
 pub mod bench;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod error;
 pub mod gate;
 pub mod migrate;
 pub mod pg;
+pub mod plan;
+pub mod report;
+pub mod run;
 pub mod source;
 pub mod sql;
 

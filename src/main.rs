@@ -1,5 +1,5 @@
 //! The `postern` command.
 
 fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+    postern::cli::main()
 }

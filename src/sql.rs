@@ -209,6 +209,10 @@ fn parse_dotted(text: &str) -> Result<Vec<Ident>, String> {
     }
 }
 
+/// SQL text that is part of the program itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Fixed(pub &'static str);
+
 /// A text value, written as a quoted literal.
 #[derive(Clone, Copy, Debug)]
 pub struct Literal<'a>(pub &'a str);
@@ -268,6 +272,7 @@ embed! {
         }
         this.name.embed(f)
     };
+    Fixed => |this, f| f.write_str(this.0);
     Literal<'_> => |this, f| {
         // A backslash means itself only under standard_conforming_strings; E'' means the same always.
         if this.0.contains('\\') {

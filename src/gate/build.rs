@@ -169,7 +169,7 @@ fn suite(file: &SourceFile, options: &LoadOptions) -> Result<Vec<Gate>, Vec<Erro
                 }
             }
             None => {
-                errors.push(file.error(value.span(), "`suite` is not a table", "expected [suite]"))
+                errors.push(file.error(value.span(), "`suite` is not a table", "expected [suite]"));
             }
         }
     }
@@ -177,7 +177,7 @@ fn suite(file: &SourceFile, options: &LoadOptions) -> Result<Vec<Gate>, Vec<Erro
     if let Some(value) = root.get("gate") {
         match value.get_ref().as_array() {
             Some(items) => {
-                for item in items.iter() {
+                for item in items {
                     match gate(file, item.clone(), &vars, &defaults) {
                         Ok(gate) => gates.push(gate),
                         Err(found) => errors.extend(found),

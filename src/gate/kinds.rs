@@ -10,6 +10,7 @@ use crate::source::{SourceFile, Table};
 use super::{COMMON_FIELDS, Kind, OnEmpty};
 
 mod completeness;
+mod foreign_key;
 mod freshness;
 mod row_count;
 mod row_count_parity;
@@ -27,6 +28,7 @@ macro_rules! kinds {
 
 kinds! {
     completeness => Completeness,
+    foreign_key => ForeignKeyHolds,
     freshness => Freshness,
     row_count => RowCount,
     row_count_parity => RowCountParity,

@@ -104,7 +104,7 @@ fn table(page: &mut String, schema: &Schema) {
     for (name, property) in object(schema, "properties") {
         let is_required = needed
             .iter()
-            .any(|field| *field == Value::from(name.as_str()));
+            .any(|field| field.as_str() == Some(name.as_str()));
         let meaning = property
             .get("description")
             .and_then(Value::as_str)

@@ -175,7 +175,7 @@ impl AtLeast {
         let never = self
             .warn
             .and_then(|warn| warn.compare(self.fail))
-            .is_some_and(|order| order.is_le());
+            .is_some_and(std::cmp::Ordering::is_le);
         if !never {
             return Vec::new();
         }
@@ -234,7 +234,7 @@ impl AtMost {
         let never = self
             .warn
             .and_then(|warn| warn.compare(self.fail))
-            .is_some_and(|order| order.is_ge());
+            .is_some_and(std::cmp::Ordering::is_ge);
         if !never {
             return Vec::new();
         }

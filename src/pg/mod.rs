@@ -3,9 +3,11 @@
 mod address;
 mod owner;
 mod server;
+mod session;
 mod throwaway;
 
 pub use address::Address;
 pub(crate) use address::error_position;
 pub use server::{EngineChoice, Server, ServerOptions};
+pub use session::{Failure, Limits, SEARCH_PATH, Session, Snapshot};
 pub use throwaway::Database;

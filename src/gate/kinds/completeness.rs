@@ -7,8 +7,7 @@ use crate::error::Result;
 use crate::gate::fields::{SqlText, TableName};
 use crate::gate::threshold::{Amount, AtLeast, percent, rows_of};
 use crate::gate::{
-    Aggregate, Ask, Evidence, Figure, Judgement, Kind, Known, Measured, Needs, OnEmpty,
-    Verdict,
+    Aggregate, Ask, Evidence, Figure, Judgement, Kind, Known, Measured, Needs, OnEmpty, Verdict,
 };
 use crate::source::Problem;
 use crate::sql;

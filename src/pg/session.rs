@@ -1,0 +1,227 @@
+//! A read-only session on a target, on one snapshot.
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{ConnectOptions, Connection, Executor, Row};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::sql;
+use crate::sql::Sql;
+
+use super::Address;
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// To reach the server and log in.
+    pub connect: Duration,
+    /// One statement.
+    pub statement: Duration,
+    /// Waiting for a lock.
+    pub lock: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            statement: Duration::from_secs(300),
+            lock: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The moment that every gate of a run reads.
+#[derive(Clone, Debug, serde::Serialize, schemars::JsonSchema)]
+pub struct Snapshot {
+    /// Postgres' name of the exported snapshot.
+    pub id: String,
+    /// When it was taken, by the server's clock, in UTC.
+    pub taken_at: String,
+    /// Whether the server is a hot standby.
+    pub in_recovery: bool,
+    /// The server's version.
+    pub server_version: String,
+}
+
+/// A read-only session: `READ ONLY`, `REPEATABLE READ`, with timeouts, a fixed `search_path` and
+/// `row_security = off`, so that a policy that would hide rows raises an error.
+#[derive(Debug)]
+pub struct Session {
+    connection: PgConnection,
+    address: Address,
+    snapshot: Snapshot,
+}
+
+/// The schemas that unqualified names are looked up in.
+pub const SEARCH_PATH: &[&str] = &["pg_catalog", "public"];
+
+impl Session {
+    /// Connects, fixes the settings, and takes a snapshot.
+    pub async fn open(address: &Address, limits: &Limits) -> Result<Self> {
+        let options = address.options().clone().application_name("postern");
+        let connection = tokio::time::timeout(limits.connect, options.connect()).await;
+        let mut connection = match connection {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return Err(address.error(&error)),
+            Err(_) => {
+                return Err(Error::new(
+                    ErrorKind::Connect,
+                    format!(
+                        "{address} did not answer within {}s",
+                        limits.connect.as_secs_f32()
+                    ),
+                ));
+            }
+        };
+        let milliseconds = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        let setup = sql!(
+            "set default_transaction_read_only = on; set statement_timeout = {}; set lock_timeout = {}; \
+             set idle_in_transaction_session_timeout = {}; set search_path = pg_catalog, public, pg_temp; \
+             set row_security = off; set timezone = 'UTC'; set datestyle = 'ISO, YMD'; \
+             set intervalstyle = 'postgres'; set extra_float_digits = 1; set standard_conforming_strings = on; \
+             begin isolation level repeatable read read only",
+            milliseconds(limits.statement),
+            milliseconds(limits.lock),
+            milliseconds(limits.statement).saturating_add(60_000),
+        );
+        let opened = async {
+            (&mut connection).execute(sqlx::raw_sql(setup)).await?;
+            let row = sqlx::query(
+                "select pg_export_snapshot(), to_char(now(), 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), \
+                 pg_is_in_recovery(), current_setting('server_version')",
+            )
+            .fetch_one(&mut connection)
+            .await?;
+            let snapshot = Snapshot {
+                id: row.try_get(0)?,
+                taken_at: row.try_get(1)?,
+                in_recovery: row.try_get(2)?,
+                server_version: row.try_get(3)?,
+            };
+            // What a failed statement rolls back to, so that the snapshot survives it.
+            (&mut connection).execute("savepoint postern").await?;
+            Ok::<_, sqlx::Error>(snapshot)
+        };
+        let snapshot = opened.await.map_err(|error| address.error(&error))?;
+        Ok(Self {
+            connection,
+            address: address.clone(),
+            snapshot,
+        })
+    }
+
+    /// The moment this session reads.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Where it is connected.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// The first `limit` rows of a statement whose columns are all text.
+    pub async fn rows(
+        &mut self,
+        statement: &Sql,
+        limit: usize,
+    ) -> Result<Vec<Vec<Option<String>>>, Failure> {
+        use futures_util::TryStreamExt;
+        let found: Result<Vec<PgRow>, sqlx::Error> = {
+            let mut stream = sqlx::query(statement)
+                .persistent(false)
+                .fetch(&mut self.connection);
+            let mut rows = Vec::new();
+            loop {
+                match stream.try_next().await {
+                    Ok(Some(row)) if rows.len() < limit => rows.push(row),
+                    Ok(Some(_)) => {}
+                    Ok(None) => break Ok(rows),
+                    Err(error) => break Err(error),
+                }
+            }
+        };
+        let rows = match found {
+            Ok(rows) => rows,
+            Err(error) => return Err(self.failed(&error, Some(statement)).await),
+        };
+        rows.iter()
+            .map(|row| (0..row.len()).map(|column| row.try_get(column)).collect())
+            .collect::<Result<_, sqlx::Error>>()
+            .map_err(|error| Failure {
+                error: self.address.error(&error),
+                position: None,
+            })
+    }
+
+    /// The rows of one of Postern's own statements with text parameters.
+    pub async fn ask_catalog(
+        &mut self,
+        statement: &'static str,
+        lists: &[Vec<String>],
+    ) -> Result<Vec<PgRow>> {
+        let mut query = sqlx::query(statement);
+        for list in lists {
+            query = query.bind(list.clone());
+        }
+        match query.fetch_all(&mut self.connection).await {
+            Ok(rows) => Ok(rows),
+            Err(error) => Err(self.failed(&error, None).await.error),
+        }
+    }
+
+    /// The plan of a statement, as `EXPLAIN (VERBOSE, FORMAT JSON)` gives it.
+    pub async fn explain(&mut self, statement: &Sql) -> Result<serde_json::Value, Failure> {
+        let explain = sql!("explain (verbose, format json) {}", statement);
+        let row = sqlx::query(&explain)
+            .persistent(false)
+            .fetch_one(&mut self.connection)
+            .await;
+        match row.and_then(|row| row.try_get::<serde_json::Value, _>(0)) {
+            Ok(plan) => Ok(plan),
+            Err(error) => {
+                let mut failure = self.failed(&error, Some(statement)).await;
+                let added = explain.as_str().chars().count() - statement.as_str().chars().count();
+                failure.position = failure.position.and_then(|at| at.checked_sub(added));
+                Err(failure)
+            }
+        }
+    }
+
+    /// Describes an error and makes the session usable again, if it still is one.
+    async fn failed(&mut self, error: &sqlx::Error, statement: Option<&Sql>) -> Failure {
+        let mut described = self.address.error(error);
+        if let Some(statement) = statement {
+            described = described.with_sql(self.address.mask(statement.as_str()));
+        }
+        if described.kind() != ErrorKind::ConnectionLost
+            && (&mut self.connection)
+                .execute("rollback to savepoint postern")
+                .await
+                .is_err()
+        {
+            described = described.with_kind(ErrorKind::ConnectionLost);
+        }
+        Failure {
+            error: described,
+            position: super::error_position(error),
+        }
+    }
+
+    /// Ends the session.
+    pub async fn close(self) {
+        // The report is complete by now; a server that is gone has ended the session itself.
+        let _ = self.connection.close().await;
+    }
+}
+
+/// An error, and where in the statement (in characters, from 1) Postgres saw it.
+#[derive(Debug)]
+pub struct Failure {
+    /// What went wrong.
+    pub error: Error,
+    /// Where, if Postgres said.
+    pub position: Option<usize>,
+}

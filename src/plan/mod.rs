@@ -1,0 +1,265 @@
+//! Step 3: what will be asked. Gates on one table share a scan.
+//!
+//! Knows no connection.
+
+use std::collections::BTreeMap;
+
+use crate::gate::catalog::Side;
+use crate::gate::{Aggregate, Ask, Measure};
+use crate::sql;
+use crate::sql::{Relation, Sql};
+
+/// Aggregates in one statement at the most; Postgres' own limit is 1664 output columns.
+const AGGREGATES_PER_SCAN: usize = 800;
+
+/// One statement and what depends on it.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Which database it reads.
+    pub side: Side,
+    /// The relation it scans.
+    pub about: Relation,
+    /// The statement: one row, every column text.
+    pub sql: Sql,
+    /// The gates that need its answer, by their index.
+    pub gates: Vec<usize>,
+}
+
+/// Where one value of a gate comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// The gate's name for it.
+    pub label: String,
+    /// The step.
+    pub step: usize,
+    /// The column of its row.
+    pub column: usize,
+}
+
+/// All statements of a run, and for each gate where its values come from.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// In the order in which the gates first need them.
+    pub steps: Vec<Step>,
+    /// By the gate's index.
+    pub bindings: BTreeMap<usize, Vec<Binding>>,
+}
+
+/// Plans the asks of gates, each with its index: aggregates over the same relation of the same
+/// database become one scan, equal ones are asked once, everything else stays a statement of its own.
+pub fn plan<'a>(asks: impl IntoIterator<Item = (usize, &'a Ask)>) -> Plan {
+    let mut plan = Plan::default();
+    let mut scans: Vec<Scan<'a>> = Vec::new();
+    let mut index: BTreeMap<(&'a Side, &'a Relation), usize> = BTreeMap::new();
+    let mut wanted: Vec<(usize, &'a str, usize, usize)> = Vec::new();
+    for (gate, ask) in asks {
+        plan.bindings.entry(gate).or_default();
+        for measure in &ask.measures {
+            match measure {
+                Measure::Aggregate(aggregate) => {
+                    let key = (&aggregate.side, &aggregate.relation);
+                    let slot = index
+                        .get(&key)
+                        .copied()
+                        .filter(|slot| scans[*slot].has_room());
+                    let slot = slot.unwrap_or_else(|| {
+                        scans.push(Scan::default());
+                        index.insert(key, scans.len() - 1);
+                        scans.len() - 1
+                    });
+                    let column = scans[slot].add(gate, aggregate);
+                    wanted.push((gate, &aggregate.label, slot, column));
+                }
+                Measure::Statement {
+                    labels,
+                    side,
+                    about,
+                    sql,
+                } => {
+                    let step = plan.steps.len();
+                    plan.steps.push(Step {
+                        side: side.clone(),
+                        about: about.clone(),
+                        sql: sql.clone(),
+                        gates: vec![gate],
+                    });
+                    let bound = plan.bindings.entry(gate).or_default();
+                    bound.extend(labels.iter().enumerate().map(|(column, label)| Binding {
+                        label: label.clone(),
+                        step,
+                        column,
+                    }));
+                }
+            }
+        }
+    }
+    let first_scan = plan.steps.len();
+    plan.steps.extend(scans.into_iter().map(Scan::into_step));
+    for (gate, label, slot, column) in wanted {
+        plan.bindings.entry(gate).or_default().push(Binding {
+            label: label.to_owned(),
+            step: first_scan + slot,
+            column,
+        });
+    }
+    plan
+}
+
+/// One pass over a relation, while it is being filled.
+#[derive(Default)]
+struct Scan<'a> {
+    aggregates: Vec<&'a Aggregate>,
+    gates: Vec<usize>,
+}
+
+impl<'a> Scan<'a> {
+    fn has_room(&self) -> bool {
+        self.aggregates.len() < AGGREGATES_PER_SCAN
+    }
+
+    /// The column of this aggregate; an equal one that is there already serves both.
+    fn add(&mut self, gate: usize, aggregate: &'a Aggregate) -> usize {
+        if !self.gates.contains(&gate) {
+            self.gates.push(gate);
+        }
+        let known = self.aggregates.iter().position(|other| {
+            other.filter == aggregate.filter
+                && other.call == aggregate.call
+                && other.when == aggregate.when
+                && other.around == aggregate.around
+        });
+        known.unwrap_or_else(|| {
+            self.aggregates.push(aggregate);
+            self.aggregates.len() - 1
+        })
+    }
+
+    fn into_step(self) -> Step {
+        let first = self
+            .aggregates
+            .first()
+            .expect("a scan is made for an aggregate");
+        let is_shared = self.aggregates.iter().all(|a| a.filter == first.filter);
+        let columns = self.aggregates.iter().map(|a| column(a, is_shared));
+        // With different filters each goes into its FILTER clause, and rows that none wants are
+        // left out, so that an index or a partition bound can still help.
+        let condition = if let (true, Some(filter)) = (is_shared, &first.filter) {
+            sql!(" where {}", filter)
+        } else if self.aggregates.iter().all(|a| a.filter.is_some()) {
+            let mut filters: Vec<_> = self
+                .aggregates
+                .iter()
+                .filter_map(|a| a.filter.as_ref())
+                .collect();
+            filters.sort();
+            filters.dedup();
+            let any = filters.into_iter().map(|filter| sql!("({})", filter));
+            sql!(" where {}", Sql::join(" or ", any))
+        } else {
+            sql!("")
+        };
+        Step {
+            sql: sql!(
+                "select {} from {}{}",
+                Sql::join(", ", columns),
+                first.relation,
+                condition
+            ),
+            side: first.side.clone(),
+            about: first.relation.clone(),
+            gates: self.gates,
+        }
+    }
+}
+
+fn column(aggregate: &Aggregate, filter_is_shared: bool) -> Sql {
+    let filter = aggregate.filter.as_ref().filter(|_| !filter_is_shared);
+    let call = match (filter, &aggregate.when) {
+        (None, None) => aggregate.call.clone(),
+        (None, Some(when)) => sql!("{} filter (where {})", aggregate.call, when),
+        (Some(filter), None) => sql!("{} filter (where {})", aggregate.call, filter),
+        (Some(filter), Some(when)) => {
+            sql!(
+                "{} filter (where ({}) and ({}))",
+                aggregate.call,
+                filter,
+                when
+            )
+        }
+    };
+    let (before, after) = aggregate.around;
+    sql!(
+        "({}{}{})::text",
+        sql::Fixed(before),
+        call,
+        sql::Fixed(after)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::Scope;
+    use crate::sql::AuthorSql;
+
+    fn scope(table: &str, filter: Option<&str>) -> Scope {
+        Scope {
+            side: Side::Main,
+            relation: Relation::new("s", table),
+            filter: filter.map(AuthorSql::new),
+        }
+    }
+
+    fn ask(measures: Vec<Measure>) -> Ask {
+        Ask {
+            measures,
+            ..Ask::default()
+        }
+    }
+
+    #[test]
+    fn gates_on_one_table_share_a_scan_and_equal_measures() {
+        let a = ask(vec![
+            Aggregate::count("rows", &scope("t", None), None),
+            Aggregate::count("bad", &scope("t", None), Some(sql!("x < 0"))),
+        ]);
+        let b = ask(vec![Aggregate::count("rows", &scope("t", None), None)]);
+        let plan = plan([(0, &a), (1, &b)]);
+        assert_eq!(plan.steps.len(), 1);
+        assert_eq!(
+            plan.steps[0].sql.as_str(),
+            r#"select (count(*))::text, (count(*) filter (where x < 0))::text from "s"."t""#
+        );
+        assert_eq!(plan.bindings[&1][0].column, 0);
+    }
+
+    #[test]
+    fn different_filters_share_a_scan_and_keep_apart() {
+        let a = ask(vec![Aggregate::count(
+            "rows",
+            &scope("t", Some("day > 1")),
+            None,
+        )]);
+        let b = ask(vec![Aggregate::count(
+            "rows",
+            &scope("t", Some("day < 0 -- old")),
+            None,
+        )]);
+        let plan = plan([(0, &a), (1, &b)]);
+        assert_eq!(plan.steps.len(), 1);
+        assert_eq!(plan.bindings[&0][0].column, 0);
+        assert_eq!(plan.bindings[&1][0].column, 1);
+        assert!(plan.steps[0].sql.as_str().contains(" or "));
+    }
+
+    #[test]
+    fn two_databases_never_share_a_scan() {
+        let mut other = scope("t", None);
+        other.side = Side::Other("before".into());
+        let a = ask(vec![
+            Aggregate::count("here", &scope("t", None), None),
+            Aggregate::count("there", &other, None),
+        ]);
+        assert_eq!(plan([(0, &a)]).steps.len(), 2);
+    }
+}

@@ -1,0 +1,54 @@
+//! JUnit XML: a suite per file of gates, a test case per gate.
+
+use std::collections::BTreeMap;
+
+use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
+
+use super::{GateReport, Report, State};
+
+/// The report as JUnit XML. A warned gate is a success with its message as output.
+pub fn render(report: &Report) -> String {
+    let mut junit = quick_junit::Report::new("postern");
+    let mut suites: BTreeMap<&str, TestSuite> = BTreeMap::new();
+    for gate in &report.gates {
+        suites
+            .entry(&gate.suite)
+            .or_insert_with(|| TestSuite::new(gate.suite.as_str()))
+            .add_test_case(case(gate));
+    }
+    junit.add_test_suites(suites.into_values());
+    let mut text = junit
+        .to_string()
+        .expect("quick-junit writes text to memory");
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
+}
+
+fn case(gate: &GateReport) -> TestCase {
+    let non_success = |kind| {
+        let mut status = TestCaseStatus::non_success(kind);
+        status
+            .set_message(gate.message.as_str())
+            .set_type(gate.kind.as_str());
+        status.set_description(super::terminal::details(gate));
+        status
+    };
+    let status = match gate.outcome {
+        State::Passed | State::Warned => TestCaseStatus::success(),
+        State::Failed => non_success(NonSuccessKind::Failure),
+        State::Errored => non_success(NonSuccessKind::Error),
+        State::Skipped => {
+            let mut status = TestCaseStatus::skipped();
+            status.set_message(gate.message.as_str());
+            status
+        }
+    };
+    let mut case = TestCase::new(gate.id.as_str(), status);
+    case.set_classname(format!("{}.{}", gate.suite, gate.kind));
+    if gate.outcome == State::Warned {
+        case.set_system_out(format!("warned: {}", gate.message));
+    }
+    case
+}

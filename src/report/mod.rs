@@ -1,0 +1,231 @@
+//! Step 5: one [`Report`] value, and renderings that are pure functions of it.
+
+pub mod json_v1;
+#[cfg(feature = "cli")]
+pub mod junit;
+#[cfg(feature = "cli")]
+pub mod terminal;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::gate::threshold::Bounds;
+use crate::gate::{Figure, Finding, Gate, Severity};
+use crate::pg::{Address, Snapshot};
+use crate::run::{Findings, Judged, OffendingRow, Outcome};
+use crate::source::Place;
+
+/// Everything a run has to say.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Report {
+    /// The version of this format: 1.
+    pub version: u32,
+    /// What the run comes down to.
+    pub summary: Summary,
+    /// The database that was checked, without its password.
+    pub target: String,
+    /// The one moment that every gate read; null when the target was never reached.
+    pub snapshot: Option<Snapshot>,
+    /// Every gate, in the order of definition.
+    pub gates: Vec<GateReport>,
+}
+
+/// What a run comes down to.
+#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
+pub struct Summary {
+    /// 0 passed, 1 a blocking gate failed, 3 something could not be checked.
+    pub exit_code: u8,
+    /// How many gates there are.
+    pub total: usize,
+    /// How many hold.
+    pub passed: usize,
+    /// How many hold but are beyond their warning level, or failed without blocking.
+    pub warned: usize,
+    /// How many do not hold.
+    pub failed: usize,
+    /// How many had nothing to look at.
+    pub skipped: usize,
+    /// How many could not be evaluated.
+    pub errored: usize,
+}
+
+/// What became of a gate, worst last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It holds.
+    Passed,
+    /// There was nothing to look at.
+    Skipped,
+    /// It holds, beyond the warning level.
+    Warned,
+    /// It does not hold.
+    Failed,
+    /// It could not be evaluated.
+    Errored,
+}
+
+impl State {
+    /// The word that every format uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Passed => "passed",
+            State::Skipped => "skipped",
+            State::Warned => "warned",
+            State::Failed => "failed",
+            State::Errored => "errored",
+        }
+    }
+}
+
+/// One gate in the report.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct GateReport {
+    /// Its id.
+    pub id: String,
+    /// Its kind.
+    pub kind: String,
+    /// The suite it stands in.
+    pub suite: String,
+    /// Whether a failure blocks.
+    pub severity: Severity,
+    /// What became of it.
+    pub outcome: State,
+    /// How many rows it looked at; null where that was not counted.
+    pub rows_checked: Option<u64>,
+    /// How many of them offend; null where the gate is not about rows.
+    pub rows_offending: Option<u64>,
+    /// The figure that the threshold is about.
+    pub measured: Option<Figure>,
+    /// What the figure was held against.
+    pub threshold: Option<Bounds>,
+    /// One sentence.
+    pub message: String,
+    /// The SQL that shows every offending row, or that failed.
+    pub sql: Option<String>,
+    /// Where it is defined.
+    pub defined_at: Place,
+    /// The SQLSTATE of an errored gate, where Postgres gave one.
+    pub sqlstate: Option<String>,
+    /// What to do next, where anything is known.
+    pub help: Option<String>,
+    /// Why the rule exists.
+    pub why: Option<String>,
+    /// Who answers for it.
+    pub owner: Option<String>,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// Offending rows by key, up to the gate's limit.
+    pub rows: Vec<OffendingRow>,
+    /// What was found beside rows.
+    pub findings: Vec<Finding>,
+    /// The error as a person reads it; not part of the JSON.
+    #[serde(skip)]
+    pub rendered_error: Option<String>,
+}
+
+/// Which failures decide the exit code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FailOn {
+    /// Only failures of blocking gates.
+    #[default]
+    Block,
+    /// Every failure and every warning.
+    Warn,
+}
+
+impl Report {
+    /// Folds a run into a report. Every text is masked once more against the target's secrets.
+    pub fn new(gates: &[Gate], findings: Findings, target: &Address, fail_on: FailOn) -> Self {
+        let mask = |text: &str| target.mask(text);
+        let reports: Vec<GateReport> = gates
+            .iter()
+            .zip(findings.outcomes)
+            .map(|(gate, outcome)| gate_report(gate, outcome, &mask))
+            .collect();
+        let count = |state: State| reports.iter().filter(|gate| gate.outcome == state).count();
+        let blocks = |gate: &GateReport| match fail_on {
+            FailOn::Block => gate.outcome == State::Failed && gate.severity == Severity::Block,
+            FailOn::Warn => matches!(gate.outcome, State::Failed | State::Warned),
+        };
+        let exit_code = if count(State::Errored) > 0 {
+            3
+        } else {
+            u8::from(reports.iter().any(blocks))
+        };
+        Self {
+            version: 1,
+            summary: Summary {
+                exit_code,
+                total: reports.len(),
+                passed: count(State::Passed),
+                warned: count(State::Warned),
+                failed: count(State::Failed),
+                skipped: count(State::Skipped),
+                errored: count(State::Errored),
+            },
+            target: target.to_string(),
+            snapshot: findings.snapshot,
+            gates: reports,
+        }
+    }
+}
+
+fn gate_report(gate: &Gate, outcome: Outcome, mask: &dyn Fn(&str) -> String) -> GateReport {
+    let mut report = GateReport {
+        id: gate.id.clone(),
+        kind: gate.kind.to_owned(),
+        suite: gate.suite.clone(),
+        severity: gate.severity,
+        outcome: State::Errored,
+        rows_checked: None,
+        rows_offending: None,
+        measured: None,
+        threshold: None,
+        message: String::new(),
+        sql: None,
+        defined_at: gate.place.clone(),
+        sqlstate: None,
+        help: None,
+        why: gate.why.clone(),
+        owner: gate.owner.clone(),
+        tags: gate.tags.clone(),
+        rows: Vec::new(),
+        findings: Vec::new(),
+        rendered_error: None,
+    };
+    match outcome {
+        Outcome::Errored(error) => {
+            report.message = mask(error.message());
+            report.sqlstate = error.sqlstate().map(str::to_owned);
+            report.sql = error.sql().map(mask);
+            report.help = error.help_text().map(mask);
+            report.rendered_error = Some(mask(&error.render(false)));
+        }
+        Outcome::Judged {
+            judgement,
+            level,
+            rows,
+            sql,
+        } => {
+            report.outcome = match level {
+                None => State::Skipped,
+                Some(Judged::Passed) => State::Passed,
+                Some(Judged::Warned) => State::Warned,
+                Some(Judged::Failed) => State::Failed,
+            };
+            report.rows_checked = judgement.rows_checked;
+            report.rows_offending = judgement.rows_offending;
+            report.measured = Some(judgement.measured);
+            report.threshold = Some(judgement.threshold);
+            report.message = match judgement.verdict {
+                crate::gate::Verdict::Empty => format!("nothing to look at: {}", judgement.message),
+                _ => judgement.message,
+            };
+            report.sql = sql.as_deref().map(mask);
+            report.rows = rows;
+            report.findings = judgement.findings;
+        }
+    }
+    report
+}

@@ -1,0 +1,134 @@
+//! What a person reads: quiet when all is well, otherwise the worst first.
+
+use tabled::builder::Builder;
+use tabled::settings::{Padding, Style};
+
+use crate::gate::threshold::{count, rows_of};
+
+use super::{GateReport, Report, State};
+
+/// The report for a terminal. Gates that passed are named only when `verbose`.
+pub fn render(report: &Report, verbose: bool) -> String {
+    let mut gates: Vec<&GateReport> = report
+        .gates
+        .iter()
+        .filter(|gate| verbose || gate.outcome != State::Passed)
+        .collect();
+    gates.sort_by_key(|gate| std::cmp::Reverse(gate.outcome));
+    let mut out = String::new();
+    if !gates.is_empty() {
+        let mut table = Builder::default();
+        for gate in &gates {
+            table.push_record([
+                word(gate.outcome).to_owned(),
+                gate.id.clone(),
+                gate.message.clone(),
+                gate.defined_at.to_string(),
+            ]);
+        }
+        let mut table = table.build();
+        table.with(Style::empty()).with(Padding::new(0, 2, 0, 0));
+        for line in table.to_string().lines() {
+            out.push_str(line.trim_end());
+            out.push('\n');
+        }
+        out.push('\n');
+    }
+    for gate in &gates {
+        let details = details(gate);
+        if !details.is_empty() {
+            out.push_str(&format!("{} {}\n", word(gate.outcome), gate.id));
+            for line in details.lines() {
+                out.push_str(format!("  {line}").trim_end());
+                out.push('\n');
+            }
+            out.push('\n');
+        }
+    }
+    out.push_str(&summary(report));
+    out.push('\n');
+    out
+}
+
+fn word(state: State) -> &'static str {
+    match state {
+        State::Passed => "pass",
+        State::Skipped => "skip",
+        State::Warned => "warn",
+        State::Failed => "fail",
+        State::Errored => "error",
+    }
+}
+
+/// "3 gates passed", or how many did what, worst first.
+fn summary(report: &Report) -> String {
+    let summary = &report.summary;
+    if summary.passed == summary.total {
+        return format!("{} passed", rows_of(summary.total as u64, "gate"));
+    }
+    let parts: Vec<String> = [
+        (summary.errored, "errored"),
+        (summary.failed, "failed"),
+        (summary.warned, "warned"),
+        (summary.skipped, "skipped"),
+        (summary.passed, "passed"),
+    ]
+    .iter()
+    .filter(|(n, _)| *n > 0)
+    .map(|(n, word)| format!("{} {word}", count(*n as u64)))
+    .collect();
+    format!(
+        "{}: {}",
+        rows_of(summary.total as u64, "gate"),
+        parts.join(", ")
+    )
+}
+
+/// What stands below a gate that did not simply pass: findings, keys, the SQL, why.
+pub(super) fn details(gate: &GateReport) -> String {
+    let mut out = String::new();
+    if matches!(gate.outcome, State::Passed | State::Skipped) {
+        return out;
+    }
+    if let Some(error) = &gate.rendered_error {
+        return format!("{error}\n");
+    }
+    if let Some(threshold) = gate
+        .threshold
+        .as_ref()
+        .and_then(|bounds| bounds.fail.as_ref())
+    {
+        out.push_str(&format!("expected  {threshold}\n"));
+    }
+    if let Some(why) = &gate.why {
+        out.push_str(&format!("why       {why}\n"));
+    }
+    for finding in &gate.findings {
+        out.push_str(&format!("found     {}\n", finding.what));
+        if let Some(repair) = &finding.repair {
+            out.push_str(&format!("repair    {repair}\n"));
+        }
+    }
+    for row in &gate.rows {
+        let key: Vec<String> = row
+            .key
+            .iter()
+            .map(|(name, value)| format!("{name}={}", value.as_deref().unwrap_or("null")))
+            .collect();
+        let what = row
+            .what
+            .as_ref()
+            .map_or_else(String::new, |what| format!("  ({what})"));
+        out.push_str(&format!("row       {}{what}\n", key.join(" ")));
+    }
+    if let Some(offending) = gate
+        .rows_offending
+        .filter(|n| !gate.rows.is_empty() && *n > gate.rows.len() as u64)
+    {
+        out.push_str(&format!("          … of {}\n", count(offending)));
+    }
+    if let Some(sql) = &gate.sql {
+        out.push_str(&format!("all rows  {}\n", sql.trim()));
+    }
+    out
+}

@@ -1,0 +1,216 @@
+//! Loads what gates need to know of a database, from `pg_catalog`: information_schema hides what
+//! the role does not own.
+
+use serde::Deserialize;
+use sqlx::Row;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::gate::Needs;
+use crate::gate::catalog::{Catalog, Column, ForeignKey, RelationInfo, RelationKind, Side};
+use crate::pg::{SEARCH_PATH, Session};
+use crate::sql::Relation;
+
+const RELATIONS: &str = "
+with wanted as (select * from unnest($1::text[], $2::text[]) as w(schema_name, name))
+select json_build_object(
+  'schema', n.nspname, 'name', c.relname, 'kind', c.relkind, 'is_partition', c.relispartition,
+  'bytes', case when c.relkind in ('r', 'm') then pg_relation_size(c.oid) else 0 end,
+  'columns', (select coalesce(json_agg(json_build_object(
+        'name', a.attname, 'type_name', format_type(a.atttypid, a.atttypmod), 'category', t.typcategory)
+        order by a.attnum), '[]')
+      from pg_attribute a join pg_type t on t.oid = a.atttypid
+      where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
+  'indexes', (select coalesce(json_agg(json_build_object(
+        'is_primary', i.indisprimary,
+        'is_unique', i.indisunique and i.indisvalid and i.indpred is null and i.indexprs is null,
+        'columns', (select coalesce(json_agg(a.attname order by k.n), '[]')
+            from unnest(i.indkey::int2[]) with ordinality k(attnum, n)
+            join pg_attribute a on a.attrelid = c.oid and a.attnum = k.attnum
+            where k.n <= i.indnkeyatts))
+        order by i.indisprimary desc, i.indexrelid), '[]')
+      from pg_index i where i.indrelid = c.oid and i.indisvalid)
+)::text
+from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where c.relkind in ('r', 'p', 'v', 'm', 'f') and exists (
+  select from wanted w where w.name = c.relname
+    and (w.schema_name = n.nspname or (w.schema_name = '' and n.nspname = any($3::text[]))))
+order by n.nspname, c.relname";
+
+const FOREIGN_KEYS: &str = "
+with wanted as (select * from unnest($1::text[], $2::text[]) as w(schema_name, name))
+select json_build_object(
+  'name', k.conname, 'schema', n.nspname, 'table', c.relname,
+  'referenced_schema', fn.nspname, 'referenced_table', f.relname,
+  'columns', (select json_agg(a.attname order by u.n) from unnest(k.conkey) with ordinality u(attnum, n)
+      join pg_attribute a on a.attrelid = c.oid and a.attnum = u.attnum),
+  'referenced_columns', (select json_agg(a.attname order by u.n) from unnest(k.confkey) with ordinality u(attnum, n)
+      join pg_attribute a on a.attrelid = f.oid and a.attnum = u.attnum),
+  'is_valid', k.convalidated, 'is_match_full', k.confmatchtype = 'f',
+  'is_enforced', not exists (select from pg_trigger g where g.tgconstraint = k.oid and g.tgenabled in ('D', 'R'))
+)::text
+from pg_constraint k
+join pg_class c on c.oid = k.conrelid join pg_namespace n on n.oid = c.relnamespace
+join pg_class f on f.oid = k.confrelid join pg_namespace fn on fn.oid = f.relnamespace
+where k.contype = 'f' and k.conparentid = 0 and exists (
+  select from wanted w where w.name = c.relname
+    and (w.schema_name = n.nspname or (w.schema_name = '' and n.nspname = any($3::text[]))))
+order by n.nspname, c.relname, k.conname";
+
+const NAMES: &str = "
+select n.nspname || '.' || c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where c.relkind in ('r', 'p', 'v', 'm', 'f') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+  and $1::text[] is not null
+order by 1 limit 10000";
+
+#[derive(Deserialize)]
+struct RelationRow {
+    schema: String,
+    name: String,
+    kind: String,
+    is_partition: bool,
+    bytes: u64,
+    columns: Vec<ColumnRow>,
+    indexes: Vec<IndexRow>,
+}
+
+#[derive(Deserialize)]
+struct ColumnRow {
+    name: String,
+    type_name: String,
+    category: char,
+}
+
+#[derive(Deserialize)]
+struct IndexRow {
+    is_primary: bool,
+    is_unique: bool,
+    columns: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct KeyRow {
+    name: String,
+    schema: String,
+    table: String,
+    referenced_schema: String,
+    referenced_table: String,
+    columns: Vec<String>,
+    referenced_columns: Vec<String>,
+    is_valid: bool,
+    is_match_full: bool,
+    is_enforced: bool,
+}
+
+/// The relations of one side that gates need, with their keys.
+pub async fn load<'a>(
+    session: &mut Session,
+    side: &Side,
+    needs: impl Iterator<Item = &'a Needs>,
+) -> Result<Catalog> {
+    let wanted: Vec<&Relation> = needs
+        .flat_map(|needs| &needs.relations)
+        .filter(|(other, _)| other == side)
+        .map(|(_, relation)| relation)
+        .collect();
+    let mut catalog = Catalog {
+        search_path: SEARCH_PATH
+            .iter()
+            .map(|schema| (*schema).to_owned())
+            .collect(),
+        ..Catalog::default()
+    };
+    if wanted.is_empty() {
+        return Ok(catalog);
+    }
+    let parameters = [
+        wanted
+            .iter()
+            .map(|name| {
+                name.schema
+                    .as_ref()
+                    .map_or_else(String::new, |schema| schema.as_str().to_owned())
+            })
+            .collect(),
+        wanted
+            .iter()
+            .map(|name| name.name.as_str().to_owned())
+            .collect(),
+        catalog.search_path.clone(),
+    ];
+    for row in session.ask_catalog(RELATIONS, &parameters).await? {
+        let info = relation(parse(&row)?);
+        let schema = info
+            .relation
+            .schema
+            .as_ref()
+            .map_or("", |schema| schema.as_str());
+        let key = (schema.to_owned(), info.relation.name.as_str().to_owned());
+        catalog.relations.insert(key, info);
+    }
+    for row in session.ask_catalog(FOREIGN_KEYS, &parameters).await? {
+        let key: KeyRow = parse(&row)?;
+        catalog.foreign_keys.push(ForeignKey {
+            name: key.name,
+            table: Relation::new(key.schema, key.table),
+            columns: key.columns,
+            references: Relation::new(key.referenced_schema, key.referenced_table),
+            referenced_columns: key.referenced_columns,
+            is_valid: key.is_valid,
+            is_enforced: key.is_enforced,
+            is_match_full: key.is_match_full,
+        });
+    }
+    if wanted.iter().any(|name| catalog.relation(name).is_err()) {
+        for row in session.ask_catalog(NAMES, &[Vec::new()]).await? {
+            catalog.other_names.push(
+                row.try_get(0)
+                    .map_err(|error| session.address().error(&error))?,
+            );
+        }
+    }
+    Ok(catalog)
+}
+
+fn parse<T: serde::de::DeserializeOwned>(row: &sqlx::postgres::PgRow) -> Result<T> {
+    let wrong = |why: String| {
+        Error::new(
+            ErrorKind::Database,
+            format!("the catalog gave an unexpected answer: {why}"),
+        )
+    };
+    let text: String = row.try_get(0).map_err(|error| wrong(error.to_string()))?;
+    serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))
+}
+
+fn relation(row: RelationRow) -> RelationInfo {
+    let primary_key = row.indexes.iter().find(|index| index.is_primary);
+    RelationInfo {
+        relation: Relation::new(row.schema, row.name),
+        kind: match row.kind.as_str() {
+            "p" => RelationKind::Partitioned,
+            "v" => RelationKind::View,
+            "m" => RelationKind::MaterializedView,
+            "f" => RelationKind::Foreign,
+            _ => RelationKind::Table,
+        },
+        is_partition: row.is_partition,
+        primary_key: primary_key.map_or_else(Vec::new, |index| index.columns.clone()),
+        unique_keys: row
+            .indexes
+            .iter()
+            .filter(|index| index.is_unique)
+            .map(|index| index.columns.clone())
+            .collect(),
+        indexes: row.indexes.into_iter().map(|index| index.columns).collect(),
+        columns: row
+            .columns
+            .into_iter()
+            .map(|column| Column {
+                name: column.name,
+                type_name: column.type_name,
+                category: column.category,
+            })
+            .collect(),
+        bytes: row.bytes,
+    }
+}

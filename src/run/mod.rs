@@ -1,0 +1,425 @@
+//! Step 4: execution. Opens read-only sessions, loads what gates need to know, runs the plan,
+//! judges, and collects evidence.
+
+mod catalog;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::gate::catalog::{Catalog, Side};
+use crate::gate::{
+    Ask, AuthorCheck, Evidence, Explained, Gate, Judgement, Known, Measured, Needs, OnEmpty,
+    Verdict,
+};
+use crate::pg::{Address, Failure, Limits, Session, Snapshot};
+use crate::plan::{Plan, Step, plan};
+use crate::sql;
+use crate::sql::{Relation, Sql};
+
+/// How a run behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long things may take.
+    pub limits: Limits,
+    /// How many offending rows are named at the most, where a gate does not say.
+    pub examples: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            examples: 10,
+        }
+    }
+}
+
+/// What became of one gate.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// It was evaluated.
+    Judged {
+        /// What the measurement means.
+        judgement: Box<Judgement>,
+        /// The verdict with `on_empty` applied; `None` is skipped.
+        level: Option<Judged>,
+        /// Offending rows, by key.
+        rows: Vec<OffendingRow>,
+        /// The SQL that shows every offending row.
+        sql: Option<String>,
+    },
+    /// It could not be evaluated, so it has not passed.
+    Errored(Error),
+}
+
+/// Passed, warned or failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judged {
+    /// It holds.
+    Passed,
+    /// It holds, beyond the warning level.
+    Warned,
+    /// It does not hold.
+    Failed,
+}
+
+/// An offending row, named by its key.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
+pub struct OffendingRow {
+    /// Key columns and their values as text, in key order.
+    pub key: Vec<(String, Option<String>)>,
+    /// What is wrong with it, where the gate can find several things.
+    pub what: Option<String>,
+}
+
+/// What a run found, gate by gate in the order of their definition.
+#[derive(Clone, Debug)]
+pub struct Findings {
+    /// The moment that every gate read; `None` when the target was never reached.
+    pub snapshot: Option<Snapshot>,
+    /// One outcome per gate.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// How often a run starts over on a new snapshot after its connection was lost.
+const RESTARTS: usize = 3;
+
+/// Evaluates every gate against `targets`, which holds at least [`Side::Main`].
+///
+/// Never fails as a whole: a gate that could not be evaluated is an [`Outcome::Errored`]. All
+/// judged gates read one moment: when a connection is lost, the gates that were being measured are
+/// errored and all others are evaluated anew on a new snapshot.
+pub async fn check(
+    gates: &[Gate],
+    targets: &BTreeMap<Side, Address>,
+    options: &Options,
+) -> Findings {
+    let mut given_up: BTreeMap<usize, Error> = BTreeMap::new();
+    for attempt in 0.. {
+        let mut round = Round {
+            gates,
+            options,
+            sessions: BTreeMap::new(),
+            outcomes: given_up
+                .iter()
+                .map(|(gate, error)| (*gate, Outcome::Errored(error.clone())))
+                .collect(),
+            lost: BTreeMap::new(),
+        };
+        let snapshot = round.evaluate(targets).await;
+        let lost = std::mem::take(&mut round.lost);
+        if lost.is_empty() || attempt == RESTARTS {
+            for (gate, error) in lost {
+                round.outcomes.insert(gate, Outcome::Errored(error));
+            }
+            return Findings {
+                snapshot,
+                outcomes: round.outcomes.into_values().collect(),
+            };
+        }
+        given_up.extend(lost);
+    }
+    unreachable!("the last attempt returns")
+}
+
+/// One evaluation on one snapshot.
+struct Round<'a> {
+    gates: &'a [Gate],
+    options: &'a Options,
+    sessions: BTreeMap<Side, Session>,
+    outcomes: BTreeMap<usize, Outcome>,
+    /// Gates that were being measured when a connection was lost.
+    lost: BTreeMap<usize, Error>,
+}
+
+impl Round<'_> {
+    async fn evaluate(&mut self, targets: &BTreeMap<Side, Address>) -> Option<Snapshot> {
+        let needs: BTreeMap<usize, Needs> = (0..self.gates.len())
+            .filter(|gate| !self.outcomes.contains_key(gate))
+            .map(|gate| (gate, self.gates[gate].definition.needs()))
+            .collect();
+        let mut catalogs = BTreeMap::new();
+        let sides: BTreeSet<Side> = std::iter::once(Side::Main)
+            .chain(needs.values().flat_map(sides_of))
+            .collect();
+        for side in sides {
+            let concerned: Vec<usize> = needs
+                .iter()
+                .filter(|(_, needs)| {
+                    side == Side::Main || sides_of(needs).any(|other| other == side)
+                })
+                .map(|(gate, _)| *gate)
+                .collect();
+            match self.open(&side, targets, &needs).await {
+                Ok(catalog) => {
+                    catalogs.insert(side, catalog);
+                }
+                Err(error) => {
+                    for gate in concerned {
+                        self.outcomes
+                            .entry(gate)
+                            .or_insert_with(|| Outcome::Errored(error.clone()));
+                    }
+                }
+            }
+        }
+        let mut asks = BTreeMap::new();
+        for (gate, needs) in &needs {
+            if self.outcomes.contains_key(gate) || !self.lost.is_empty() {
+                continue;
+            }
+            if let Some(explained) = self.explain(*gate, &needs.checks).await {
+                let known = Known {
+                    catalogs: &catalogs,
+                    explained: &explained,
+                };
+                match self.gates[*gate].definition.ask(&known) {
+                    Ok(ask) => {
+                        asks.insert(*gate, ask);
+                    }
+                    Err(error) => self.errored(*gate, error),
+                }
+            }
+        }
+        self.measure(&asks).await;
+        let snapshot = self
+            .sessions
+            .get(&Side::Main)
+            .map(|session| session.snapshot().clone());
+        for (_, session) in std::mem::take(&mut self.sessions) {
+            session.close().await;
+        }
+        snapshot
+    }
+
+    async fn open(
+        &mut self,
+        side: &Side,
+        targets: &BTreeMap<Side, Address>,
+        needs: &BTreeMap<usize, Needs>,
+    ) -> Result<Catalog> {
+        let address = targets.get(side).ok_or_else(|| {
+            let name = match side {
+                Side::Main => "of the run",
+                Side::Other(name) => name,
+            };
+            Error::usage(format!("there is no target `{name}`"))
+                .help("define it under [targets] in postern.toml")
+        })?;
+        let mut session = Session::open(address, &self.options.limits).await?;
+        let catalog = catalog::load(&mut session, side, needs.values()).await?;
+        self.sessions.insert(side.clone(), session);
+        Ok(catalog)
+    }
+
+    fn errored(&mut self, gate: usize, error: Error) {
+        if error.kind() == ErrorKind::ConnectionLost {
+            self.lost.insert(gate, error);
+        } else {
+            let error = if error.excerpts().is_empty() {
+                let origin = &self.gates[gate].origin;
+                error.at(origin.file.excerpt(origin.fields.header.clone(), ""))
+            } else {
+                error
+            };
+            self.outcomes.insert(gate, Outcome::Errored(error));
+        }
+    }
+
+    /// Checks all author-written SQL of a gate; `None` when some of it is wrong.
+    async fn explain(&mut self, gate: usize, checks: &[AuthorCheck]) -> Option<Vec<Explained>> {
+        let mut explained = Vec::new();
+        for check in checks {
+            let session = self.sessions.get_mut(&check.side)?;
+            match session.explain(&check.statement).await {
+                Ok(plan) => {
+                    let mut relations = BTreeSet::new();
+                    relations_of(&plan, &mut relations);
+                    explained.push(Explained {
+                        relations: relations.into_iter().collect(),
+                    });
+                }
+                Err(failure) => {
+                    let error = self.blame(gate, check, failure);
+                    self.errored(gate, error);
+                    return None;
+                }
+            }
+        }
+        Some(explained)
+    }
+
+    /// Points at the author's own text where Postgres saw the mistake.
+    fn blame(&self, gate: usize, check: &AuthorCheck, failure: Failure) -> Error {
+        let statement = check.statement.as_str();
+        let offset = failure.position.and_then(|position| {
+            let (byte, _) = statement.char_indices().nth(position.checked_sub(1)?)?;
+            let start = statement.rfind(check.author.as_str())?;
+            byte.checked_sub(start)
+                .filter(|at| *at <= check.author.as_str().len())
+        });
+        let origin = &self.gates[gate].origin;
+        failure
+            .error
+            .at(origin.author_excerpt(check.field, check.author.as_str(), offset))
+    }
+
+    /// Runs the plan of all asks and judges each gate.
+    async fn measure(&mut self, asks: &BTreeMap<usize, Ask>) {
+        let all = plan(asks.iter().map(|(gate, ask)| (*gate, ask)));
+        let mut answers: BTreeMap<usize, Vec<Option<String>>> = BTreeMap::new();
+        let mut alone = BTreeSet::new();
+        for (index, step) in all.steps.iter().enumerate() {
+            if !self.lost.is_empty() {
+                return;
+            }
+            match self.answer(step).await {
+                Ok(row) => {
+                    answers.insert(index, row);
+                }
+                // One gate's expression can bring down a shared scan; each is then asked alone.
+                Err(error) if step.gates.len() > 1 && error.kind() == ErrorKind::Database => {
+                    alone.extend(step.gates.iter().copied());
+                }
+                Err(error) => {
+                    for gate in &step.gates {
+                        self.errored(*gate, error.clone());
+                    }
+                }
+            }
+        }
+        for (gate, ask) in asks {
+            if self.outcomes.contains_key(gate) || !self.lost.is_empty() {
+                continue;
+            }
+            if alone.contains(gate) {
+                let own = plan([(*gate, ask)]);
+                let mut own_answers = BTreeMap::new();
+                for (index, step) in own.steps.iter().enumerate() {
+                    match self.answer(step).await {
+                        Ok(row) => {
+                            own_answers.insert(index, row);
+                        }
+                        Err(error) => {
+                            self.errored(*gate, error);
+                            break;
+                        }
+                    }
+                }
+                if !self.outcomes.contains_key(gate) && self.lost.is_empty() {
+                    self.judge(*gate, ask, &own, &own_answers).await;
+                }
+            } else {
+                self.judge(*gate, ask, &all, &answers).await;
+            }
+        }
+    }
+
+    async fn answer(&mut self, step: &Step) -> Result<Vec<Option<String>>> {
+        let session = self
+            .sessions
+            .get_mut(&step.side)
+            .expect("a gate asks only where a session was opened");
+        let rows = session
+            .rows(&step.sql, 2)
+            .await
+            .map_err(|failure| failure.error)?;
+        rows.into_iter().next().ok_or_else(|| {
+            Error::new(ErrorKind::Database, "the statement returned no row")
+                .with_sql(step.sql.as_str())
+        })
+    }
+
+    async fn judge(
+        &mut self,
+        gate: usize,
+        ask: &Ask,
+        plan: &Plan,
+        answers: &BTreeMap<usize, Vec<Option<String>>>,
+    ) {
+        let bindings = plan.bindings.get(&gate).map_or(&[][..], Vec::as_slice);
+        let values = bindings.iter().map(|binding| {
+            let value = answers
+                .get(&binding.step)
+                .and_then(|row| row.get(binding.column))
+                .expect("a gate is judged only when all its steps were answered");
+            (binding.label.clone(), value.clone())
+        });
+        let measured = Measured::new(values, ask.findings.clone());
+        let definition = &self.gates[gate];
+        let judgement = definition.definition.judge(&measured);
+        let level = match (judgement.verdict, definition.on_empty) {
+            (Verdict::Passed, _) | (Verdict::Empty, OnEmpty::Pass) => Some(Judged::Passed),
+            (Verdict::Warned, _) => Some(Judged::Warned),
+            (Verdict::Failed, _) | (Verdict::Empty, OnEmpty::Fail) => Some(Judged::Failed),
+            (Verdict::Empty, OnEmpty::Skip) => None,
+        };
+        let limit = definition.examples.unwrap_or(self.options.examples) as usize;
+        let (mut rows, mut shown) = (Vec::new(), None);
+        let is_bad = matches!(level, Some(Judged::Failed | Judged::Warned));
+        for evidence in ask.evidence.iter().filter(|_| is_bad) {
+            if measured.count(&evidence.counted_by) == 0 {
+                continue;
+            }
+            shown.get_or_insert_with(|| evidence.sql.as_str().to_owned());
+            let room = limit - rows.len();
+            match self.name_rows(evidence, room).await {
+                Ok(found) => rows.extend(found),
+                Err(error) => {
+                    return self.errored(gate, error.context("offending rows could not be listed"));
+                }
+            }
+        }
+        self.outcomes.insert(
+            gate,
+            Outcome::Judged {
+                judgement: Box::new(judgement),
+                level,
+                rows,
+                sql: shown,
+            },
+        );
+    }
+
+    async fn name_rows(&mut self, evidence: &Evidence, limit: usize) -> Result<Vec<OffendingRow>> {
+        if evidence.columns.is_empty() || limit == 0 {
+            return Ok(Vec::new());
+        }
+        let session = self
+            .sessions
+            .get_mut(&evidence.side)
+            .expect("a gate asks only where a session was opened");
+        let limited: Sql = sql!("select * from ({}) e limit {}", evidence.sql, limit);
+        let rows = session
+            .rows(&limited, limit)
+            .await
+            .map_err(|failure| failure.error)?;
+        Ok(rows
+            .into_iter()
+            .map(|values| OffendingRow {
+                key: evidence.columns.iter().cloned().zip(values).collect(),
+                what: evidence.what.clone(),
+            })
+            .collect())
+    }
+}
+
+fn sides_of(needs: &Needs) -> impl Iterator<Item = Side> + '_ {
+    let relations = needs.relations.iter().map(|(side, _)| side.clone());
+    relations.chain(needs.checks.iter().map(|check| check.side.clone()))
+}
+
+/// The relations that a plan reads.
+fn relations_of(plan: &serde_json::Value, found: &mut BTreeSet<Relation>) {
+    match plan {
+        serde_json::Value::Array(items) => items.iter().for_each(|item| relations_of(item, found)),
+        serde_json::Value::Object(fields) => {
+            let text = |key: &str| fields.get(key).and_then(serde_json::Value::as_str);
+            if let (Some(schema), Some(name)) = (text("Schema"), text("Relation Name")) {
+                found.insert(Relation::new(schema, name));
+            }
+            fields.values().for_each(|value| relations_of(value, found));
+        }
+        _ => {}
+    }
+}
