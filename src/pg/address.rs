@@ -134,7 +134,15 @@ impl Address {
 
     /// The whole URL, password included: only for handing to a program that must connect.
     pub fn to_secret_url(&self) -> String {
-        self.options.to_url_lossy().to_string()
+        let mut url = self.options.to_url_lossy();
+        // A setting of the client library, which libpq and others refuse.
+        let known: Vec<(String, String)> = url
+            .query_pairs()
+            .filter(|(name, _)| name != "statement-cache-capacity")
+            .map(|(name, value)| (name.into_owned(), value.into_owned()))
+            .collect();
+        url.query_pairs_mut().clear().extend_pairs(known);
+        url.to_string()
     }
 
     /// `text` without this address's secrets and without the password of any database URL or

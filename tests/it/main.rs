@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod bench;
+mod check;
 mod engines;
 mod migrate;
 mod support;
+mod tidy;

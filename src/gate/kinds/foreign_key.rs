@@ -181,7 +181,7 @@ impl Kind for ForeignKeyHolds {
                 referenced,
                 declared,
                 is_indexed,
-                types_differ,
+                types_differ.as_deref(),
             ),
         })
     }
@@ -242,7 +242,7 @@ impl ForeignKeyHolds {
         referenced: &[String],
         declared: Option<&ForeignKey>,
         is_indexed: bool,
-        types_differ: Option<String>,
+        types_differ: Option<&str>,
     ) -> Vec<Finding> {
         let columns = Sql::join(", ", self.columns.iter().map(Ident::new));
         let theirs = Sql::join(", ", referenced.iter().map(Ident::new));
@@ -285,9 +285,9 @@ impl ForeignKeyHolds {
                     "no index leads with the referencing columns".to_owned(),
                     Some(sql!("create index on {} ({})", table, columns)),
                 )),
-                (Requirement::SameType, _) => types_differ
-                    .as_ref()
-                    .map(|what| failure(format!("the types differ: {what}"), None)),
+                (Requirement::SameType, _) => {
+                    types_differ.map(|what| failure(format!("the types differ: {what}"), None))
+                }
                 _ => None,
             };
             if let Some(found) = found.filter(|found| !findings.contains(found)) {
