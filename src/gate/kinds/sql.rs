@@ -79,7 +79,7 @@ impl Kind for CustomSql {
             .first()
             .map_or(&[][..], |explained| &explained.relations);
         let population = match &self.population {
-            Some(SqlText(author)) => sql!("(select q.*::text from ({}) q)", author),
+            Some(SqlText(author)) => sql!("(select q.n::bigint from ({}) q(n))::text", author),
             None => sql!("null::text"),
         };
         let any_row = if read.is_empty() {
