@@ -12,6 +12,7 @@ use super::{COMMON_FIELDS, Kind, OnEmpty};
 mod completeness;
 mod foreign_key;
 mod freshness;
+mod mock_data;
 mod row_count;
 mod row_count_parity;
 mod shared;
@@ -30,6 +31,7 @@ kinds! {
     completeness => Completeness,
     foreign_key => ForeignKeyHolds,
     freshness => Freshness,
+    mock_data => MockData,
     row_count => RowCount,
     row_count_parity => RowCountParity,
     sql => CustomSql,

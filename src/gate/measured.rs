@@ -271,6 +271,14 @@ impl Measured {
         })
     }
 
+    /// The counts whose labels start with `prefix`, by the rest of their labels.
+    pub fn counts<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, u64)> {
+        self.values.keys().filter_map(move |label| {
+            let rest = label.strip_prefix(prefix)?;
+            Some((rest, self.count(label)))
+        })
+    }
+
     /// A number that may be null.
     pub fn number(&self, label: &str) -> Option<f64> {
         self.text(label).map(|text| {

@@ -33,7 +33,9 @@ select json_build_object(
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p', 'v', 'm', 'f') and exists (
   select from wanted w where w.name = c.relname
-    and (w.schema_name = n.nspname or (w.schema_name = '' and n.nspname = any($3::text[]))))
+    and (w.schema_name = n.nspname or (w.schema_name = '' and n.nspname = any($3::text[])))
+  union all
+  select where cardinality($4::text[]) > 0 and n.nspname !~ '^pg_' and n.nspname <> 'information_schema')
 order by n.nspname, c.relname";
 
 const FOREIGN_KEYS: &str = "
@@ -107,7 +109,15 @@ pub async fn load<'a>(
     side: &Side,
     needs: impl Iterator<Item = &'a Needs>,
 ) -> Result<Catalog> {
+    let needs: Vec<&Needs> = needs.collect();
+    // Patterns are about the target of the run; which schemas match is decided by the gate.
+    let patterns: Vec<String> = needs
+        .iter()
+        .filter(|_| *side == Side::Main)
+        .flat_map(|needs| needs.schemas.clone())
+        .collect();
     let wanted: Vec<&Relation> = needs
+        .iter()
         .flat_map(|needs| &needs.relations)
         .filter(|(other, _)| other == side)
         .map(|(_, relation)| relation)
@@ -119,7 +129,7 @@ pub async fn load<'a>(
             .collect(),
         ..Catalog::default()
     };
-    if wanted.is_empty() {
+    if wanted.is_empty() && patterns.is_empty() {
         return Ok(catalog);
     }
     let parameters = [
@@ -136,6 +146,7 @@ pub async fn load<'a>(
             .map(|name| name.name.as_str().to_owned())
             .collect(),
         catalog.search_path.clone(),
+        patterns,
     ];
     for row in session.ask_catalog(RELATIONS, &parameters).await? {
         let info = relation(parse(&row)?);
@@ -147,7 +158,7 @@ pub async fn load<'a>(
         let key = (schema.to_owned(), info.relation.name.as_str().to_owned());
         catalog.relations.insert(key, info);
     }
-    for row in session.ask_catalog(FOREIGN_KEYS, &parameters).await? {
+    for row in session.ask_catalog(FOREIGN_KEYS, &parameters[..3]).await? {
         let key: KeyRow = parse(&row)?;
         catalog.foreign_keys.push(ForeignKey {
             name: key.name,

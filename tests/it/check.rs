@@ -24,6 +24,11 @@ insert into s.parts values (1, 'a'), (2, 'a');
 create table s.secret (id int);
 insert into s.secret values (1);
 alter table s.secret enable row level security;
+create schema m;
+create table m.people (id int primary key, name text, mail text);
+insert into m.people values (1, 'Test', 'a@mlb.com'), (2, 'Ann Lee', 'ann@example.com'), (3, 'the mock row', null),
+  (4, 'passed the test', 'x@y.z'), (5, 'Tester Dummyson', null), (6, null, 'lee@contest.com');
+create table m.load_test (id int, note text);
 "#;
 
 async fn seeded(extra: &'static str) -> Database {
@@ -200,6 +205,33 @@ fn json(output: &Output) -> serde_json::Value {
     "skipped",
     Some(0)
 )]
+#[case::mock("kind='mock_data'\ntable='m.people'", "failed", Some(3))]
+#[case::mock_low(
+    "kind='mock_data'\ntable='m.people'\nsensitivity='low'\ncolumns=['name']",
+    "failed",
+    Some(1)
+)]
+#[case::mock_high(
+    "kind='mock_data'\ntable='m.people'\nsensitivity='high'",
+    "failed",
+    Some(4)
+)]
+#[case::mock_filtered(
+    "kind='mock_data'\ntable='m.people'\nwhere='id > 4'",
+    "passed",
+    Some(0)
+)]
+#[case::mock_schema(
+    "kind='mock_data'\nschemas=['m*']\nallow=['m.people.*']",
+    "failed",
+    Some(0)
+)]
+#[case::mock_allowed(
+    "kind='mock_data'\nschemas=['m']\nallow=['m.people.*', 'm.load_test']",
+    "passed",
+    Some(0)
+)]
+#[case::mock_empty("kind='mock_data'\ntable='m.load_test'", "skipped", Some(0))]
 #[case::missing_table("kind='row_count'\ntable='s.gamez'\nat_least=1", "errored", None)]
 #[case::missing_column("kind='unique'\ntable='s.games'\ncolumns=['idd']", "errored", None)]
 #[case::wrong_where(
