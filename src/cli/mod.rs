@@ -2,6 +2,7 @@
 
 mod check;
 mod list;
+mod replay;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -28,6 +29,8 @@ enum Command {
     Check(check::Arguments),
     /// Lists the gates, the reference of their kinds, or the JSON schema of gate files.
     List(list::Arguments),
+    /// Proves migrations in a throwaway database: up, down, up again.
+    Replay(replay::Arguments),
 }
 
 /// Runs the command line of this process.
@@ -53,6 +56,7 @@ pub fn main() -> ExitCode {
         match arguments.command {
             Command::Check(arguments) => check::run(&arguments).await,
             Command::List(arguments) => list::run(&arguments),
+            Command::Replay(arguments) => replay::run(&arguments).await,
         }
     });
     match result {

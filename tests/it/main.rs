@@ -7,5 +7,6 @@ mod bench;
 mod check;
 mod engines;
 mod migrate;
+mod replay;
 mod support;
 mod tidy;

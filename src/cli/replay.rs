@@ -1,0 +1,138 @@
+//! `postern replay`: only the migrations, up, down and up again, in a throwaway database.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use tabled::builder::Builder;
+use tabled::settings::{Padding, Style};
+
+use crate::error::Errors;
+use crate::migrate::{History, Migration, Pass, Progress, Replay, Replayer, Script};
+use crate::pg::{Database, EngineChoice, Server, ServerOptions};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The folder of migrations: NNN_name.up.sql and NNN_name.down.sql.
+    folder: PathBuf,
+    /// A file of SQL that is there before the first migration: a legacy schema, its data. May be repeated.
+    #[arg(long, value_name = "FILE")]
+    before: Vec<PathBuf>,
+    /// Where the throwaway Postgres comes from: auto, local or docker.
+    #[arg(long, value_name = "ENGINE", default_value = "auto")]
+    engine: String,
+}
+
+/// Tells on stderr what is being done, where a person may be watching.
+struct Watched {
+    is_watched: bool,
+}
+
+impl Progress for Watched {
+    fn started(&mut self, migration: &Migration, pass: Pass) {
+        if self.is_watched {
+            // Nothing depends on whether this could be shown.
+            let _ = writeln!(std::io::stderr(), "{} {}", direction(pass), migration.id);
+        }
+    }
+}
+
+pub(super) async fn run(arguments: &Arguments) -> Result<u8, Errors> {
+    let engine: EngineChoice = arguments.engine.parse()?;
+    let history = History::discover(&arguments.folder)?;
+    let mut before = Vec::new();
+    for file in &arguments.before {
+        before.push(Script::read(file)?);
+    }
+    let options = ServerOptions {
+        engine,
+        ..ServerOptions::default()
+    };
+    // On Ctrl-C the server is dropped with this future, and stops with it.
+    tokio::select! {
+        result = replay(&options, &history, &before) => result,
+        _ = tokio::signal::ctrl_c() => {
+            Err(crate::Error::new(crate::ErrorKind::Interrupted, "interrupted; nothing was proved").into())
+        }
+    }
+}
+
+async fn replay(
+    options: &ServerOptions,
+    history: &History,
+    before: &[Script],
+) -> Result<u8, Errors> {
+    let server = Server::start(options).await?;
+    let database = server.create_database("replay").await?;
+    let proved = prove(&database, history, before).await;
+    database.remove().await?;
+    let described = server.describe().to_owned();
+    server.stop().await?;
+    let replay = proved?;
+    super::print(&render(&replay, &described))?;
+    match &replay.stopped {
+        Some(error) => Err(error.clone().into()),
+        None => Ok(u8::from(!replay.is_proven())),
+    }
+}
+
+async fn prove(database: &Database, history: &History, before: &[Script]) -> crate::Result<Replay> {
+    let mut connection = database.connect().await?;
+    let mut progress = Watched {
+        is_watched: std::io::stderr().is_terminal(),
+    };
+    let mut replayer = Replayer::new(&mut connection, database.address(), &mut progress);
+    for script in before {
+        replayer.apply_script(script).await?;
+    }
+    replayer.prove(history).await
+}
+
+fn direction(pass: Pass) -> &'static str {
+    match pass {
+        Pass::First => "up",
+        Pass::Back => "down",
+        Pass::Again => "up again",
+    }
+}
+
+/// A row per step, then what is wrong, then one line that sums up.
+fn render(replay: &Replay, server: &str) -> String {
+    let mut table = Builder::default();
+    for step in &replay.steps {
+        let locks = step
+            .locks
+            .iter()
+            .flatten()
+            .filter(|lock| lock.is_preexisting);
+        let strongest = locks.max_by_key(|lock| lock.mode);
+        table.push_record([
+            step.id.clone(),
+            direction(step.pass).to_owned(),
+            crate::gate::threshold::rows_of(step.statements as u64, "statement"),
+            format!("{} ms", step.duration.as_millis()),
+            strongest.map_or_else(String::new, |lock| {
+                format!("{} on {}", lock.mode, lock.table)
+            }),
+        ]);
+    }
+    let mut table = table.build();
+    table.with(Style::empty()).with(Padding::new(0, 2, 0, 0));
+    let mut out = String::new();
+    for line in table.to_string().lines() {
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    for finding in &replay.findings {
+        out.push_str(&format!("\n{finding}\n"));
+    }
+    let verdict = if replay.is_proven() {
+        "every down restores what was there before its up".to_owned()
+    } else if replay.stopped.is_some() {
+        "not proved: a migration could not be applied".to_owned()
+    } else {
+        crate::gate::threshold::rows_of(replay.findings.len() as u64, "finding")
+    };
+    out.push_str(&format!("\n{verdict}\non {server}\n"));
+    out
+}
