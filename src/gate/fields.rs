@@ -179,6 +179,34 @@ impl JsonSchema for Age {
     }
 }
 
+/// A moment with its offset from UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment(pub jiff::Timestamp);
+
+impl<'de> Deserialize<'de> for Moment {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map(Self).map_err(|_| {
+            de::Error::custom(format!(
+                "`{text}` is not a moment: write date, time and offset, as 2025-07-03T12:00:00Z"
+            ))
+        })
+    }
+}
+
+impl JsonSchema for Moment {
+    fn schema_name() -> Cow<'static, str> {
+        "Moment".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Date, time and offset from UTC, as `2025-07-03T12:00:00Z`.",
+            "type": "string",
+            "examples": ["2025-07-03T12:00:00Z", "2025-07-03 08:00-04:00"]
+        })
+    }
+}
+
 /// Seconds as a person says them, in the two largest units: `2d 3h`, `36h`, `45m`, `0.5s`.
 pub fn duration(seconds: f64) -> String {
     if seconds < 60.0 {

@@ -109,22 +109,28 @@ pub struct Aggregate {
     /// Which of those rows enter the aggregate.
     pub when: Option<Sql>,
     /// What stands around the aggregate.
-    pub around: (&'static str, &'static str),
+    pub around: (Sql, Sql),
 }
 
 impl Aggregate {
     /// `count(*)` over the rows that a gate is about.
     pub fn count(label: impl Into<String>, scope: &Scope, when: Option<Sql>) -> Measure {
-        Self::call(label, scope, crate::sql!("count(*)"), when, ("", ""))
+        Self::call(label, scope, crate::sql!("count(*)"), when)
     }
 
     /// Any aggregate over the rows that a gate is about.
-    pub fn call(
+    pub fn call(label: impl Into<String>, scope: &Scope, call: Sql, when: Option<Sql>) -> Measure {
+        let nothing = crate::sql!("");
+        Self::call_within(label, scope, call, when, (nothing.clone(), nothing))
+    }
+
+    /// Any aggregate over the rows that a gate is about, inside of an expression.
+    pub fn call_within(
         label: impl Into<String>,
         scope: &Scope,
         call: Sql,
         when: Option<Sql>,
-        around: (&'static str, &'static str),
+        around: (Sql, Sql),
     ) -> Measure {
         Measure::Aggregate(Self {
             label: label.into(),

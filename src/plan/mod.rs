@@ -187,13 +187,8 @@ fn column(aggregate: &Aggregate, filter_is_shared: bool) -> Sql {
             )
         }
     };
-    let (before, after) = aggregate.around;
-    sql!(
-        "({}{}{})::text",
-        sql::Fixed(before),
-        call,
-        sql::Fixed(after)
-    )
+    let (before, after) = &aggregate.around;
+    sql!("({}{}{})::text", before, call, after)
 }
 
 #[cfg(test)]

@@ -128,6 +128,21 @@ fn json(output: &Output) -> serde_json::Value {
     "failed",
     None
 )]
+#[case::fresh_as_of(
+    "kind='freshness'\ntable='s.games'\ncolumn='day'\nmax_age='9999999h'\nas_of='2999-01-01T00:00:00Z'",
+    "passed",
+    None
+)]
+#[case::stale_as_of(
+    "kind='freshness'\ntable='s.games'\ncolumn='day'\nmax_age='2h'\nas_of='2999-01-01T00:00:00Z'",
+    "failed",
+    None
+)]
+#[case::all_in_the_future_as_of(
+    "kind='freshness'\ntable='s.games'\ncolumn='day'\nmax_age='2h'\nas_of='2000-01-01T00:00:00Z'",
+    "failed",
+    None
+)]
 #[case::no_time(
     "kind='freshness'\ntable='s.games'\ncolumn='home'\nmax_age='2h'",
     "errored",
@@ -181,6 +196,11 @@ fn json(output: &Output) -> serde_json::Value {
 )]
 #[case::parity_sum(
     "kind='row_count_parity'\nmap={'s.games'=['s.bets','s.parts','s.parts_a']}",
+    "passed",
+    Some(0)
+)]
+#[case::parity_of_two_sums(
+    "kind='row_count_parity'\nmap={'s.bets + s.parts + s.parts_a'=['s.games','s.none']}",
     "passed",
     Some(0)
 )]

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::gate::fields::{Age, SqlText, TableName, duration};
+use crate::gate::fields::{Age, Moment, SqlText, TableName, duration};
 use crate::gate::threshold::{Bounds, rows_of};
 use crate::gate::{
     Aggregate, Ask, Evidence, Figure, Judgement, Kind, Known, Measure, Measured, Needs, OnEmpty,
@@ -12,14 +12,14 @@ use crate::gate::{
 };
 use crate::source::Problem;
 use crate::sql;
-use crate::sql::{Ident, Sql};
+use crate::sql::{Ident, Literal, Sql};
 
 use super::Definition;
 use super::shared::{scope_needs, scope_of};
 
 /// Is the newest row new enough, overall or per group? The newest `column` is at most `max_age`
-/// old by the server's clock; a time without zone is read as UTC. A row whose time lies in the
-/// future is no sign of freshness and is not counted as the newest.
+/// old by the server's clock, or at the moment `as_of`; a time without zone is read as UTC. A row
+/// whose time lies in the future is no sign of freshness and is not counted as the newest.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Freshness {
@@ -33,6 +33,9 @@ pub struct Freshness {
     max_age: Age,
     /// Warns when it is older than this.
     warn_age: Option<Age>,
+    /// The moment that age is counted from, such as `2025-07-03T12:00:00Z`, for a database that
+    /// stands still: a restored backup, a rehearsal. The server's clock where nothing is said.
+    as_of: Option<Moment>,
     /// Columns that form groups: each group's newest row must be new enough.
     #[serde(default)]
     group_by: Vec<String>,
@@ -80,27 +83,28 @@ impl Kind for Freshness {
         table.columns_named(&self.group_by)?;
         let scope = scope_of(table, self.r#where.as_ref());
         let time = Ident::new(self.column.clone());
-        let past = sql!("isfinite({}) and {} <= now()", time, time);
-        let future = sql!("{} > now()", time);
         // One clock, one instant: now() stands beside max(column) in the same statement.
+        let now = self.as_of.map_or_else(
+            || sql!("now()"),
+            |Moment(at)| sql!("{}::timestamptz", Literal(&at.to_string())),
+        );
+        let past = sql!("isfinite({}) and {} <= {}", time, time, now);
+        let future = sql!("{} > {}", time, now);
         let newest = sql!("max({})", time);
         let mut ask = Ask {
             measures: vec![
                 Aggregate::count("rows", &scope, None),
                 Aggregate::count("future", &scope, Some(future)),
-                Aggregate::call(
-                    "newest",
-                    &scope,
-                    newest.clone(),
-                    Some(past.clone()),
-                    ("", ""),
-                ),
-                Aggregate::call(
+                Aggregate::call("newest", &scope, newest.clone(), Some(past.clone())),
+                Aggregate::call_within(
                     "age",
                     &scope,
                     newest.clone(),
                     Some(past.clone()),
-                    ("extract(epoch from now() - (", ")::timestamptz)"),
+                    (
+                        sql!("extract(epoch from {} - (", now),
+                        sql!(")::timestamptz)"),
+                    ),
                 ),
             ],
             ..Ask::default()
@@ -119,7 +123,8 @@ impl Kind for Freshness {
             let older = |age: Age| {
                 let seconds = u64::try_from(age.0.as_secs()).unwrap_or(u64::MAX);
                 sql!(
-                    "(newest is null or newest::timestamptz < now() - interval '1 second' * {})",
+                    "(newest is null or newest::timestamptz < {} - interval '1 second' * {})",
+                    now,
                     seconds
                 )
             };

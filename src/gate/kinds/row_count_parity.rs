@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::error::Result;
+use crate::error;
 use crate::gate::catalog::Side;
 use crate::gate::fields::{SqlText, TableName};
 use crate::gate::threshold::{Amount, Bounds, count, rows_of};
@@ -20,7 +20,7 @@ use crate::sql::Relation;
 use super::Definition;
 
 /// Do two relations hold the same number of rows? One pair with `table` and `against`, or many
-/// with `map`, where one table may stand against the sum of several.
+/// with `map`, where on both sides several tables may stand for their sum.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RowCountParity {
@@ -28,7 +28,8 @@ pub struct RowCountParity {
     table: Option<TableName>,
     /// The table that it must equal.
     against: Option<TableName>,
-    /// Many pairs: the table under check, and the table (or the list of tables, summed) it must equal.
+    /// Many pairs: the table under check (or several, as `a + b`), and the table (or the list of
+    /// tables, summed) it must equal.
     #[serde(default)]
     map: BTreeMap<String, OneOrMore>,
     /// The configured target that the other side is read from; the same database where nothing is said.
@@ -46,10 +47,28 @@ enum OneOrMore {
     More(Vec<TableName>),
 }
 
-/// One table and what it must equal.
+/// Tables and what their sum must equal.
 struct Pair<'a> {
-    table: TableName,
+    tables: Vec<TableName>,
     against: Vec<&'a TableName>,
+}
+
+/// The tables of `a + b`.
+fn summed(text: &str) -> Result<Vec<TableName>, String> {
+    let mut quoted = false;
+    let parts = text.split(|c| {
+        quoted ^= c == '"';
+        c == '+' && !quoted
+    });
+    parts
+        .map(|part| Relation::parse(part).map(TableName))
+        .collect()
+}
+
+/// The tables as a person writes their sum.
+fn readable<'a>(tables: impl IntoIterator<Item = &'a TableName>) -> String {
+    let names: Vec<String> = tables.into_iter().map(|name| name.0.readable()).collect();
+    names.join(" + ")
 }
 
 impl RowCountParity {
@@ -59,12 +78,12 @@ impl RowCountParity {
             .as_ref()
             .zip(self.against.as_ref())
             .map(|(table, against)| Pair {
-                table: table.clone(),
+                tables: vec![table.clone()],
                 against: vec![against],
             });
         let mapped = self.map.iter().filter_map(|(table, against)| {
             Some(Pair {
-                table: TableName(Relation::parse(table).ok()?),
+                tables: summed(table).ok()?,
                 against: match against {
                     OneOrMore::One(one) => vec![one],
                     OneOrMore::More(more) => more.iter().collect(),
@@ -78,7 +97,7 @@ impl RowCountParity {
         self.against_target.clone().map_or(Side::Main, Side::Other)
     }
 
-    fn scope(&self, side: Side, table: &TableName, known: &Known<'_>) -> Result<Scope> {
+    fn scope(&self, side: Side, table: &TableName, known: &Known<'_>) -> error::Result<Scope> {
         Ok(Scope {
             relation: known.on(&side).relation(&table.0)?.relation.clone(),
             side,
@@ -106,7 +125,7 @@ impl Kind for RowCountParity {
             )),
         }
         for (table, against) in &self.map {
-            if let Err(why) = Relation::parse(table) {
+            if let Err(why) = summed(table) {
                 problems.push(Problem::new("map", why));
             }
             if matches!(against, OneOrMore::More(list) if list.is_empty()) {
@@ -122,14 +141,16 @@ impl Kind for RowCountParity {
     fn needs(&self) -> Needs {
         let mut needs = Needs::default();
         for pair in self.pairs() {
-            needs.relations.push((Side::Main, pair.table.0.clone()));
-            if let Some(SqlText(author)) = &self.r#where {
-                needs.checks.push(AuthorCheck {
-                    field: "where",
-                    side: Side::Main,
-                    author: author.clone(),
-                    statement: sql!("select from {} where ({})", pair.table.0, author),
-                });
+            for table in pair.tables {
+                if let Some(SqlText(author)) = &self.r#where {
+                    needs.checks.push(AuthorCheck {
+                        field: "where",
+                        side: Side::Main,
+                        author: author.clone(),
+                        statement: sql!("select from {} where ({})", table.0, author),
+                    });
+                }
+                needs.relations.push((Side::Main, table.0));
             }
             for against in pair.against {
                 needs.relations.push((self.other_side(), against.0.clone()));
@@ -138,12 +159,14 @@ impl Kind for RowCountParity {
         needs
     }
 
-    fn ask(&self, known: &Known<'_>) -> Result<Ask> {
+    fn ask(&self, known: &Known<'_>) -> error::Result<Ask> {
         let mut ask = Ask::default();
         for (index, pair) in self.pairs().iter().enumerate() {
-            let scope = self.scope(Side::Main, &pair.table, known)?;
-            ask.measures
-                .push(Aggregate::count(format!("table {index}"), &scope, None));
+            for (part, table) in pair.tables.iter().enumerate() {
+                let scope = self.scope(Side::Main, table, known)?;
+                let label = format!("table {index}.{part}");
+                ask.measures.push(Aggregate::count(label, &scope, None));
+            }
             for (part, against) in pair.against.iter().enumerate() {
                 let scope = self.scope(self.other_side(), against, known)?;
                 ask.measures.push(Aggregate::count(
@@ -161,10 +184,13 @@ impl Kind for RowCountParity {
         let (mut checked, mut apart, mut is_wrong, mut expected_rows) = (0, 0, false, 0);
         let mut findings = Vec::new();
         for (index, pair) in pairs.iter().enumerate() {
-            let rows = measured.count(&format!("table {index}"));
-            let expected: u64 = (0..pair.against.len())
-                .map(|part| measured.count(&format!("against {index}.{part}")))
-                .sum();
+            let sum = |side: &str, parts: usize| -> u64 {
+                let counts =
+                    (0..parts).map(|part| measured.count(&format!("{side} {index}.{part}")));
+                counts.sum()
+            };
+            let rows = sum("table", pair.tables.len());
+            let expected = sum("against", pair.against.len());
             checked += rows;
             expected_rows += expected;
             let difference = rows.abs_diff(expected);
@@ -172,14 +198,12 @@ impl Kind for RowCountParity {
             let is_failure = self.tolerance().is_exceeded(difference, expected);
             is_wrong |= is_failure;
             if difference > 0 {
-                let others: Vec<String> =
-                    pair.against.iter().map(|name| name.0.readable()).collect();
                 findings.push(Finding {
                     what: format!(
                         "{} holds {}, {} {}",
-                        pair.table.0.readable(),
+                        readable(&pair.tables),
                         rows_of(rows, "row"),
-                        others.join(" + "),
+                        readable(pair.against.iter().copied()),
                         count(expected)
                     ),
                     is_failure,
