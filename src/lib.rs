@@ -10,6 +10,7 @@ pub mod pg;
 pub mod plan;
 pub mod report;
 pub mod run;
+pub mod scenario;
 pub mod source;
 pub mod sql;
 

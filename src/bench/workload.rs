@@ -13,11 +13,11 @@
 //! Only `budget` must be there. Comment lines that are not `word: value` say what they like.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Errors, nearest, one_of};
-use crate::migrate::Script;
+use crate::migrate::{Script, sql_files};
 use crate::sql::AuthorSql;
 
 /// One query, its budget, and how often it is run.
@@ -47,21 +47,13 @@ impl Workload {
     /// Reads every `*.sql` file of a folder, in the order of their names; all mistakes are
     /// reported together, two workloads of one id among them.
     pub fn discover(folder: &Path) -> Result<Vec<Self>, Errors> {
-        let cannot = |error: &std::io::Error| Error::io("read", folder, error);
-        let mut files: Vec<PathBuf> = Vec::new();
-        for entry in std::fs::read_dir(folder).map_err(|error| cannot(&error))? {
-            let path = entry.map_err(|error| cannot(&error))?.path();
-            if path.extension().is_some_and(|extension| extension == "sql") && path.is_file() {
-                files.push(path);
-            }
-        }
+        let files = sql_files(folder)?;
         if files.is_empty() {
             let message = format!("`{}` holds no workload", folder.display());
             let error = definition(message)
                 .help("put a `.sql` file there that begins with `-- budget: 2s`");
             return Err(error.into());
         }
-        files.sort();
         let mut errors = Errors::default();
         let mut workloads: Vec<Self> = Vec::new();
         for file in files {

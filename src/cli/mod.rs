@@ -2,7 +2,9 @@
 
 mod check;
 mod list;
+mod rehearse;
 mod replay;
+mod watch;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -29,6 +31,8 @@ enum Command {
     Check(check::Arguments),
     /// Lists the gates, the reference of their kinds, or the JSON schema of gate files.
     List(list::Arguments),
+    /// Rehearses a scenario on a throwaway Postgres: gates, migrations up, down, up, gates, workload.
+    Rehearse(rehearse::Arguments),
     /// Proves migrations in a throwaway database: up, down, up again.
     Replay(replay::Arguments),
 }
@@ -56,6 +60,7 @@ pub fn main() -> ExitCode {
         match arguments.command {
             Command::Check(arguments) => check::run(&arguments).await,
             Command::List(arguments) => list::run(&arguments),
+            Command::Rehearse(arguments) => rehearse::run(&arguments).await,
             Command::Replay(arguments) => replay::run(&arguments).await,
         }
     });

@@ -1,6 +1,5 @@
 //! `postern replay`: only the migrations, up, down and up again, in a throwaway database.
 
-use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -8,8 +7,10 @@ use tabled::builder::Builder;
 use tabled::settings::{Padding, Style};
 
 use crate::error::Errors;
-use crate::migrate::{History, Migration, Pass, Progress, Replay, Replayer, Script};
+use crate::migrate::{History, Replay, Replayer, Script};
 use crate::pg::{Database, EngineChoice, Server, ServerOptions};
+
+use super::watch::{Watched, direction};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -21,20 +22,6 @@ pub(super) struct Arguments {
     /// Where the throwaway Postgres comes from: auto, local or docker.
     #[arg(long, value_name = "ENGINE", default_value = "auto")]
     engine: String,
-}
-
-/// Tells on stderr what is being done, where a person may be watching.
-struct Watched {
-    is_watched: bool,
-}
-
-impl Progress for Watched {
-    fn started(&mut self, migration: &Migration, pass: Pass) {
-        if self.is_watched {
-            // Nothing depends on whether this could be shown.
-            let _ = writeln!(std::io::stderr(), "{} {}", direction(pass), migration.id);
-        }
-    }
 }
 
 pub(super) async fn run(arguments: &Arguments) -> Result<u8, Errors> {
@@ -78,22 +65,12 @@ async fn replay(
 
 async fn prove(database: &Database, history: &History, before: &[Script]) -> crate::Result<Replay> {
     let mut connection = database.connect().await?;
-    let mut progress = Watched {
-        is_watched: std::io::stderr().is_terminal(),
-    };
+    let mut progress = Watched::new();
     let mut replayer = Replayer::new(&mut connection, database.address(), &mut progress);
     for script in before {
         replayer.apply_script(script).await?;
     }
     replayer.prove(history).await
-}
-
-fn direction(pass: Pass) -> &'static str {
-    match pass {
-        Pass::First => "up",
-        Pass::Back => "down",
-        Pass::Again => "up again",
-    }
 }
 
 /// A row per step, then what is wrong, then one line that sums up.

@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::script::Script;
+use super::script::{Script, sql_files};
 use crate::error::{Error, ErrorKind, Errors, nearest, one_of};
 
 /// The migrations of a folder, in the order of their versions. There is at least one.
@@ -85,22 +85,6 @@ impl History {
     pub fn migrations(&self) -> &[Migration] {
         &self.migrations
     }
-}
-
-/// The `.sql` files directly in a folder, by name; hidden files are left out.
-fn sql_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    let cannot = |error: &std::io::Error| Error::io("read", folder, error);
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(|error| cannot(&error))? {
-        let path = entry.map_err(|error| cannot(&error))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let is_sql = name.to_ascii_lowercase().ends_with(".sql");
-        if is_sql && !name.starts_with('.') && path.is_file() {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -27,5 +27,6 @@ pub use contents::{Contents, ContentsDifference, SequenceState, TableContents};
 pub use history::{History, Migration};
 pub use prove::{Finding, Problem, Replay};
 pub use replay::{Direction, LockMode, Options, Pass, Progress, Replayer, Step, TableLock};
+pub(crate) use script::sql_files;
 pub use script::{Script, Statement};
 pub use shape::{Change, Difference, Object, Shape};

@@ -66,7 +66,37 @@ impl Statement {
     }
 }
 
+/// The `.sql` files directly in a folder, by name; hidden files are left out.
+pub(crate) fn sql_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let cannot = |error: &std::io::Error| Error::io("read", folder, error);
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(|error| cannot(&error))? {
+        let path = entry.map_err(|error| cannot(&error))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let is_sql = name.to_ascii_lowercase().ends_with(".sql");
+        if is_sql && !name.starts_with('.') && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
 impl Script {
+    /// Reads every `.sql` file of a folder, in the order of their names; all mistakes are reported
+    /// together.
+    pub fn discover(folder: &Path) -> Result<Vec<Self>, Errors> {
+        let mut errors = Errors::default();
+        let mut scripts = Vec::new();
+        for file in sql_files(folder)? {
+            match Self::read(&file) {
+                Ok(script) => scripts.push(script),
+                Err(more) => errors.0.extend(more.0),
+            }
+        }
+        errors.into_result().map(|()| scripts)
+    }
+
     /// Reads and splits a file. All mistakes found in it are reported together.
     pub fn read(file: &Path) -> Result<Self, Errors> {
         let bytes = std::fs::read(file).map_err(|error| Error::io("read", file, &error))?;

@@ -3,6 +3,7 @@
 //! Every writing connection of the crate comes from here, and only after the server itself
 //! confirmed the mark.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sqlx::postgres::PgConnection;
@@ -126,6 +127,23 @@ impl Database {
         }
         close(session).await;
         Err(not_ours(&name))
+    }
+
+    /// Sets settings that every later session on the database begins with.
+    pub async fn configure(&self, settings: &BTreeMap<String, String>) -> Result<()> {
+        let mut session = self.connect().await?;
+        for (setting, value) in settings {
+            let set = sql!(
+                "alter database {} set {} to {}",
+                Ident::new(self.name()),
+                Ident::new(setting),
+                Literal(value)
+            );
+            let done = execute(&mut session, &self.address, &set).await;
+            done.map_err(|error| error.context(format!("the setting `{setting}`")))?;
+        }
+        close(session).await;
+        Ok(())
     }
 
     /// Removes the database, ending the sessions that are still on it.

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
 
-use super::{GateReport, Report, State};
+use crate::run::State;
+
+use super::{GateReport, Report};
 
 /// The report as JUnit XML. A warned gate is a success with its message as output.
 pub fn render(report: &Report) -> String {
@@ -17,6 +19,11 @@ pub fn render(report: &Report) -> String {
             .add_test_case(case(gate));
     }
     junit.add_test_suites(suites.into_values());
+    finish(&junit)
+}
+
+/// The document with a line break at its end.
+pub(super) fn finish(junit: &quick_junit::Report) -> String {
     let mut text = junit
         .to_string()
         .expect("quick-junit writes text to memory");
@@ -26,7 +33,7 @@ pub fn render(report: &Report) -> String {
     text
 }
 
-fn case(gate: &GateReport) -> TestCase {
+pub(super) fn case(gate: &GateReport) -> TestCase {
     let non_success = |kind| {
         let mut status = TestCaseStatus::non_success(kind);
         status

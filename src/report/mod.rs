@@ -3,6 +3,7 @@
 pub mod json_v1;
 #[cfg(feature = "cli")]
 pub mod junit;
+pub mod rehearsal;
 #[cfg(feature = "cli")]
 pub mod terminal;
 
@@ -12,7 +13,7 @@ use serde::Serialize;
 use crate::gate::threshold::Bounds;
 use crate::gate::{Figure, Finding, Gate, Severity};
 use crate::pg::{Address, Snapshot};
-use crate::run::{Findings, Judged, OffendingRow, Outcome};
+use crate::run::{Findings, OffendingRow, Outcome, State};
 use crate::source::Place;
 
 /// Everything a run has to say.
@@ -47,35 +48,6 @@ pub struct Summary {
     pub skipped: usize,
     /// How many could not be evaluated.
     pub errored: usize,
-}
-
-/// What became of a gate, worst last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// It holds.
-    Passed,
-    /// There was nothing to look at.
-    Skipped,
-    /// It holds, beyond the warning level.
-    Warned,
-    /// It does not hold.
-    Failed,
-    /// It could not be evaluated.
-    Errored,
-}
-
-impl State {
-    /// The word that every format uses.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            State::Passed => "passed",
-            State::Skipped => "skipped",
-            State::Warned => "warned",
-            State::Failed => "failed",
-            State::Errored => "errored",
-        }
-    }
 }
 
 /// One gate in the report.
@@ -177,7 +149,7 @@ fn gate_report(gate: &Gate, outcome: Outcome, mask: &dyn Fn(&str) -> String) -> 
         kind: gate.kind.to_owned(),
         suite: gate.suite.clone(),
         severity: gate.severity,
-        outcome: State::Errored,
+        outcome: outcome.state(),
         rows_checked: None,
         rows_offending: None,
         measured: None,
@@ -204,16 +176,10 @@ fn gate_report(gate: &Gate, outcome: Outcome, mask: &dyn Fn(&str) -> String) -> 
         }
         Outcome::Judged {
             judgement,
-            level,
             rows,
             sql,
+            ..
         } => {
-            report.outcome = match level {
-                None => State::Skipped,
-                Some(Judged::Passed) => State::Passed,
-                Some(Judged::Warned) => State::Warned,
-                Some(Judged::Failed) => State::Failed,
-            };
             report.rows_checked = judgement.rows_checked;
             report.rows_offending = judgement.rows_offending;
             report.measured = Some(judgement.measured);

@@ -5,7 +5,9 @@ use tabled::settings::{Padding, Style};
 
 use crate::gate::threshold::{count, rows_of};
 
-use super::{GateReport, Report, State};
+use crate::run::State;
+
+use super::{GateReport, Report};
 
 /// The report for a terminal. Gates that passed are named only when `verbose`.
 pub fn render(report: &Report, verbose: bool) -> String {
@@ -50,7 +52,7 @@ pub fn render(report: &Report, verbose: bool) -> String {
     out
 }
 
-fn word(state: State) -> &'static str {
+pub(super) fn word(state: State) -> &'static str {
     match state {
         State::Passed => "pass",
         State::Skipped => "skip",

@@ -52,6 +52,61 @@ pub enum Outcome {
     Errored(Error),
 }
 
+/// What became of a gate, worst last.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It holds.
+    Passed,
+    /// There was nothing to look at.
+    Skipped,
+    /// It holds, beyond the warning level.
+    Warned,
+    /// It does not hold.
+    Failed,
+    /// It could not be evaluated.
+    Errored,
+}
+
+impl State {
+    /// The word that every format uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Passed => "passed",
+            State::Skipped => "skipped",
+            State::Warned => "warned",
+            State::Failed => "failed",
+            State::Errored => "errored",
+        }
+    }
+}
+
+impl Outcome {
+    /// What became of the gate, in one word.
+    pub fn state(&self) -> State {
+        match self {
+            Outcome::Errored(_) => State::Errored,
+            Outcome::Judged { level, .. } => match level {
+                None => State::Skipped,
+                Some(Judged::Passed) => State::Passed,
+                Some(Judged::Warned) => State::Warned,
+                Some(Judged::Failed) => State::Failed,
+            },
+        }
+    }
+}
+
 /// Passed, warned or failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Judged {

@@ -1,0 +1,97 @@
+//! `postern rehearse`: a scenario from its legacy database to its workload, on a throwaway server.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::error::{Error, ErrorKind, Errors};
+use crate::pg::{EngineChoice, ServerOptions};
+use crate::report::rehearsal::{RehearsalReport, json, junit, terminal};
+use crate::scenario::{Options, Scenario, rehearse};
+
+use super::watch::Watched;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The scenario: a folder, or the name of one under `fixtures/`.
+    #[arg(default_value = "consolidation")]
+    scenario: String,
+    /// Where the throwaway Postgres comes from: auto, local or docker.
+    #[arg(long, value_name = "ENGINE", default_value = "auto")]
+    engine: String,
+    /// The folder for the reports: report.txt, report.json, report.junit.xml.
+    #[arg(long, value_name = "FOLDER", default_value = "reports/latest")]
+    reports: PathBuf,
+    /// A setting of the scenario's databases, over those of scenario.toml, such as
+    /// postern.scale=10. May be repeated.
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    settings: Vec<String>,
+}
+
+pub(super) async fn run(arguments: &Arguments) -> Result<u8, Errors> {
+    let engine: EngineChoice = arguments.engine.parse()?;
+    let mut scenario = Scenario::load(&folder(&arguments.scenario)?)?;
+    for text in &arguments.settings {
+        let (name, value) = text.split_once('=').ok_or_else(|| {
+            Error::usage(format!("`--set {text}` has no value")).help("write --set NAME=VALUE")
+        })?;
+        scenario.settings.insert(name.to_owned(), value.to_owned());
+    }
+    let options = Options {
+        server: ServerOptions {
+            engine,
+            ..ServerOptions::default()
+        },
+        ..Options::default()
+    };
+    let mut watched = Watched::new();
+    // On Ctrl-C the server is dropped with this future, and stops with it.
+    let rehearsal = tokio::select! {
+        rehearsal = rehearse(&scenario, &options, &mut watched) => rehearsal,
+        _ = tokio::signal::ctrl_c() => {
+            Err(Error::new(ErrorKind::Interrupted, "interrupted; nothing was decided"))
+        }
+    };
+    drop(watched);
+    let report = RehearsalReport::new(&scenario, rehearsal?);
+    let text = terminal::render(&report);
+    let write = |name: &str, text: &str| {
+        let file = arguments.reports.join(name);
+        std::fs::write(&file, text).map_err(|error| Error::io("write", &file, &error))
+    };
+    std::fs::create_dir_all(&arguments.reports)
+        .map_err(|error| Error::io("create", &arguments.reports, &error))?;
+    write("report.txt", &text)?;
+    write("report.json", &json(&report))?;
+    write("report.junit.xml", &junit::render(&report))?;
+    super::print(&text)?;
+    Ok(report.exit_code)
+}
+
+/// The folder of a scenario that is named by its path or by its name.
+fn folder(named: &str) -> Result<PathBuf, Error> {
+    let direct = PathBuf::from(named);
+    let known = Path::new("fixtures").join(named);
+    for candidate in [&direct, &known] {
+        if candidate.join("scenario.toml").is_file() {
+            return Ok(candidate.clone());
+        }
+    }
+    let error = Error::usage(format!("there is no scenario `{named}`"));
+    let mut names: Vec<String> = std::fs::read_dir("fixtures")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| path.join("scenario.toml").is_file())
+        .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
+        .collect();
+    names.sort();
+    Err(match names.as_slice() {
+        [] => error
+            .help("give the folder that holds scenario.toml, legacy/, migrations/ and workload/"),
+        names => error.help(format!(
+            "those under fixtures/ are {}",
+            crate::error::one_of(names.iter().map(String::as_str))
+        )),
+    })
+}

@@ -1,0 +1,211 @@
+//! What a person reads of a rehearsal: one table "gate | before | after", then the rest.
+
+use tabled::builder::Builder;
+use tabled::settings::Style;
+
+use crate::gate::threshold::{count, rows_of};
+use crate::report::GateReport;
+use crate::report::terminal::{details, word};
+use crate::run::State;
+
+use super::{MigrationsReport, RehearsalReport, WorkloadReport};
+
+/// The report for a terminal.
+pub fn render(report: &RehearsalReport) -> String {
+    let mut out = format!(
+        "{}: {}\non {}\n\n",
+        report.scenario, report.description, report.server
+    );
+    out.push_str(&gates(report));
+    out.push('\n');
+    out.push_str(&migrations(&report.migrations));
+    if !report.workloads.is_empty() {
+        out.push('\n');
+        out.push_str(&workloads(&report.workloads));
+    }
+    for gate in &report.after.gates {
+        let details = details(gate);
+        if !details.is_empty() {
+            out.push_str(&format!("\n{} {} (after)\n", word(gate.outcome), gate.id));
+            indent(&mut out, &details);
+        }
+    }
+    for finding in &report.migrations.findings {
+        out.push_str(&format!("\n{}\n", finding.message));
+    }
+    if let Some(stopped) = &report.migrations.stopped {
+        out.push_str(&format!("\n{}\n", stopped.rendered));
+    }
+    for error in report
+        .workloads
+        .iter()
+        .filter_map(|workload| workload.error.as_ref())
+    {
+        out.push_str(&format!("\n{error}\n"));
+    }
+    out.push('\n');
+    out.push_str(&verdict(report));
+    out
+}
+
+fn gates(report: &RehearsalReport) -> String {
+    let mut table = Builder::default();
+    table.push_record(["gate", "before", "after"]);
+    for (before, after) in report.before.gates.iter().zip(&report.after.gates) {
+        let odd = report.unexpected.iter().find(|odd| odd.gate == before.id);
+        let note = odd.map_or_else(String::new, |odd| {
+            format!(" (expected: {})", odd.expected.as_str())
+        });
+        table.push_record([
+            before.id.clone(),
+            format!("{}{note}", cell(before)),
+            cell(after),
+        ]);
+    }
+    drawn(table)
+}
+
+/// The outcome and the figure that it rests on.
+fn cell(gate: &GateReport) -> String {
+    let figure = match (&gate.outcome, &gate.measured) {
+        (State::Errored, _) => gate.sqlstate.as_ref().map_or_else(
+            || "not checked".to_owned(),
+            |code| format!("not checked, SQLSTATE {code}"),
+        ),
+        (_, Some(figure)) => match (gate.rows_offending, gate.rows_checked) {
+            // A count of offending rows says little without what it is out of.
+            (Some(bad), Some(all)) if figure.unit == "rows" && all >= bad && all > 0 => {
+                format!("{} of {}", count(bad), rows_of(all, "row"))
+            }
+            _ => figure.display.clone(),
+        },
+        (_, None) => String::new(),
+    };
+    format!("{:<5} {figure}", word(gate.outcome))
+        .trim_end()
+        .to_owned()
+}
+
+fn migrations(migrations: &MigrationsReport) -> String {
+    let mut table = Builder::default();
+    table.push_record([
+        "migration",
+        "up",
+        "down",
+        "up again",
+        "rows",
+        "strongest lock on what was there",
+    ]);
+    for step in migrations.steps.iter().filter(|step| step.pass == "up") {
+        let of = |pass: &str| {
+            migrations
+                .steps
+                .iter()
+                .find(|other| other.migration == step.migration && other.pass == pass)
+                .map_or_else(String::new, |step| {
+                    format!("{} ms", count(step.duration_ms))
+                })
+        };
+        let mut rows = Vec::new();
+        if step.rows_added > 0 {
+            rows.push(format!("+{}", count(step.rows_added)));
+        }
+        if step.rows_removed > 0 {
+            rows.push(format!("-{}", count(step.rows_removed)));
+        }
+        table.push_record([
+            step.migration.clone(),
+            of("up"),
+            of("down"),
+            of("up again"),
+            rows.join(" "),
+            step.strongest_lock.clone().unwrap_or_default(),
+        ]);
+    }
+    drawn(table)
+}
+
+fn workloads(workloads: &[WorkloadReport]) -> String {
+    let mut table = Builder::default();
+    table.push_record(["workload", "measured", "budget", "rows", "verdict"]);
+    for workload in workloads {
+        let measured = workload.measured_ms.map_or_else(String::new, |ms| {
+            format!(
+                "p{} {ms:.1} ms of {} runs",
+                workload.percentile,
+                workload.runs_ms.len()
+            )
+        });
+        table.push_record([
+            workload.id.clone(),
+            measured,
+            format!("{} ms", workload.budget_ms),
+            workload.rows.map_or_else(String::new, count),
+            if workload.is_passed { "pass" } else { "fail" }.to_owned(),
+        ]);
+    }
+    drawn(table)
+}
+
+fn verdict(report: &RehearsalReport) -> String {
+    if report.reasons.is_empty() {
+        let held = report
+            .before
+            .gates
+            .iter()
+            .filter(|gate| gate.outcome != State::Passed)
+            .count();
+        let mut said = vec![format!(
+            "{} of {} held the legacy database back, none the migrated one",
+            count(held as u64),
+            rows_of(report.before.gates.len() as u64, "gate")
+        )];
+        let ups: Vec<_> = report
+            .migrations
+            .steps
+            .iter()
+            .filter(|step| step.pass == "up")
+            .collect();
+        let downs = report
+            .migrations
+            .steps
+            .iter()
+            .filter(|step| step.pass == "down")
+            .count();
+        said.push(format!(
+            "{} of {} taken back and applied again, with schema and rows as they were",
+            count(downs as u64),
+            rows_of(ups.len() as u64, "migration")
+        ));
+        said.push("passed".to_owned());
+        return said.join("\n") + "\n";
+    }
+    let mut out = String::new();
+    for reason in &report.reasons {
+        out.push_str(&format!("- {reason}\n"));
+    }
+    out.push_str(if report.exit_code == 3 {
+        "not everything could be executed or checked\n"
+    } else {
+        "failed\n"
+    });
+    out
+}
+
+fn drawn(table: Builder) -> String {
+    let mut table = table.build();
+    table.with(Style::psql());
+    let mut out = String::new();
+    for line in table.to_string().lines() {
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+fn indent(out: &mut String, text: &str) {
+    for line in text.lines() {
+        out.push_str(format!("  {line}").trim_end());
+        out.push('\n');
+    }
+}

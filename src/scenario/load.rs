@@ -1,0 +1,202 @@
+//! From a folder to a [`Scenario`], or every mistake in it.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::bench::Workload;
+use crate::error::{Error, ErrorKind, Errors, nearest};
+use crate::gate::{Gate, LoadOptions, load};
+use crate::migrate::{History, Script};
+use crate::run::State;
+use crate::source::{SourceFile, Table, Vars, parse_document, read};
+
+/// A folder that can be rehearsed; everything in it has been read and checked.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// The folder's own name.
+    pub name: String,
+    /// The folder, as it was named.
+    pub folder: PathBuf,
+    /// One line that says what it is.
+    pub description: String,
+    /// Settings of its databases: `postern.seed`, `TimeZone`.
+    pub settings: BTreeMap<String, String>,
+    /// What is there before the first migration, in order.
+    pub legacy: Vec<Script>,
+    /// The migrations.
+    pub history: History,
+    /// The gates as the legacy database is asked them.
+    pub gates_before: Vec<Gate>,
+    /// The same gates as the migrated database is asked them.
+    pub gates_after: Vec<Gate>,
+    /// What must become of gates on the legacy database; a gate that is not listed must pass.
+    /// `None` where the scenario says nothing of it: then anything goes.
+    pub expected_before: Option<BTreeMap<String, State>>,
+    /// Queries that the migrated database must answer within their budgets.
+    pub workloads: Vec<Workload>,
+}
+
+/// `scenario.toml`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct File {
+    /// What it is.
+    scenario: About,
+    /// Settings of the databases, custom ones with a dot in their name included.
+    #[serde(default)]
+    settings: BTreeMap<String, String>,
+    /// How the gates are asked of the legacy database, and what must become of them.
+    #[serde(default)]
+    before: Before,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct About {
+    /// One line that says what it is.
+    description: String,
+    /// Files of gates and folders of such files, from the scenario's folder.
+    gates: Vec<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Before {
+    /// Variables of the definitions, as the legacy database needs them.
+    #[serde(default)]
+    vars: Vars,
+    /// Outcomes by gate.
+    expect: Option<BTreeMap<String, State>>,
+}
+
+impl Scenario {
+    /// Reads a folder; on any mistake, all that can be told at once.
+    pub fn load(folder: &Path) -> Result<Self, Errors> {
+        let place = folder.join("scenario.toml");
+        if !place.is_file() {
+            return Err(Error::new(
+                ErrorKind::Definition,
+                format!(
+                    "`{}` is no scenario: it has no scenario.toml",
+                    folder.display()
+                ),
+            )
+            .help("a scenario is a folder with scenario.toml, legacy/, migrations/ and workload/")
+            .into());
+        }
+        let source = SourceFile::load(place)?;
+        let root = parse_document(&source).map_err(Errors)?.into_inner();
+        let fields = Table::new("a scenario", 0..0, &root);
+        let file: File = read(&source, &fields, root, &[]).map_err(Errors)?;
+
+        let mut errors = Vec::new();
+        let mut keep = |found: Errors| errors.extend(found.0);
+        let paths: Vec<PathBuf> = file
+            .scenario
+            .gates
+            .iter()
+            .map(|path| plain(&folder.join(path)))
+            .collect();
+        let after = load(&paths, &LoadOptions::default()).map_err(&mut keep);
+        // The same files: without the right variables they would tell the same mistakes again.
+        let before = after.and_then(|after| {
+            let vars = file.before.vars;
+            let before = load(&paths, &LoadOptions { vars }).map_err(&mut keep)?;
+            Ok((before.gates, after.gates))
+        });
+        let history = History::discover(&folder.join("migrations")).map_err(&mut keep);
+        let legacy = optional(&folder.join("legacy"), Script::discover).map_err(&mut keep);
+        let workloads = optional(&folder.join("workload"), Workload::discover).map_err(&mut keep);
+        if let (Ok((gates, _)), Some(expected)) = (&before, &file.before.expect) {
+            let ids = || gates.iter().map(|gate| gate.id.as_str());
+            for id in expected
+                .keys()
+                .filter(|id| !ids().any(|known| known == *id))
+            {
+                let at = source.text.find(id.as_str()).unwrap_or(0);
+                let error = source.error(
+                    at..at + id.len(),
+                    format!("`{id}` is expected, and there is no such gate"),
+                    "",
+                );
+                errors.push(match nearest(id, ids()) {
+                    Some(near) => error.help(format!("did you mean `{near}`?")),
+                    None => error,
+                });
+            }
+        }
+        match (before, history, legacy, workloads) {
+            (Ok((gates_before, gates_after)), Ok(history), Ok(legacy), Ok(workloads))
+                if errors.is_empty() =>
+            {
+                Ok(Self {
+                    name: name_of(folder),
+                    folder: folder.to_owned(),
+                    description: file.scenario.description,
+                    settings: file.settings,
+                    legacy,
+                    history,
+                    gates_before,
+                    gates_after,
+                    expected_before: file.before.expect,
+                    workloads,
+                })
+            }
+            _ => Err(Errors(errors)),
+        }
+    }
+}
+
+/// What a folder holds; nothing where there is none.
+fn optional<T>(
+    folder: &Path,
+    discover: impl Fn(&Path) -> Result<Vec<T>, Errors>,
+) -> Result<Vec<T>, Errors> {
+    if folder.is_dir() {
+        discover(folder)
+    } else {
+        Ok(Vec::new())
+    }
+}
+
+fn name_of(folder: &Path) -> String {
+    let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    whole.file_name().map_or_else(
+        || "scenario".to_owned(),
+        |name| name.to_string_lossy().into_owned(),
+    )
+}
+
+/// The path without `.` and without `a/..`, so that reports name files as a person would.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        let is_folder = matches!(plain.components().next_back(), Some(Component::Normal(_)));
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if is_folder => {
+                plain.pop();
+            }
+            other => plain.push(other),
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("fixtures/a/../../gates", "gates")]
+    #[case("./a/./b", "a/b")]
+    #[case("../a/../b", "../b")]
+    #[case("/x/../y", "/y")]
+    fn a_path_is_named_plainly(#[case] path: &str, #[case] expected: &str) {
+        assert_eq!(plain(Path::new(path)), Path::new(expected));
+    }
+}
