@@ -73,6 +73,7 @@ fn cell(gate: &GateReport) -> String {
             |code| format!("not checked, SQLSTATE {code}"),
         ),
         (_, Some(figure)) => match (gate.rows_offending, gate.rows_checked) {
+            (_, Some(0)) if gate.outcome != State::Passed => "nothing to look at".to_owned(),
             // A count of offending rows says little without what it is out of.
             (Some(bad), Some(all)) if figure.unit == "rows" && all >= bad && all > 0 => {
                 format!("{} of {}", count(bad), rows_of(all, "row"))

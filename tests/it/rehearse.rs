@@ -1,0 +1,491 @@
+//! `postern rehearse` on the scenarios of this repository, and on broken copies of them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use rstest::rstest;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The repository's scenarios and gates in a folder of one's own, where they may be broken.
+struct Copy(TempDir);
+
+impl Copy {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for part in ["fixtures/consolidation", "gates/consolidation"] {
+            copy(Path::new(part), &folder.path().join(part));
+        }
+        Self(folder)
+    }
+
+    /// Replaces text that must be there in every file whose name begins with `stem`.
+    #[track_caller]
+    fn edit(&self, folder: &str, stem: &str, from: &str, to: &str) {
+        let folder = self.0.path().join("fixtures/consolidation").join(folder);
+        let mut edits = 0;
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if name.starts_with(stem) && text.contains(from) {
+                std::fs::write(&path, text.replace(from, to)).unwrap();
+                edits += 1;
+            }
+        }
+        assert!(edits > 0, "`{from}` is in no file {stem}*");
+    }
+
+    fn rehearse(&self, more: &[&str]) -> Rehearsed {
+        let output = Command::new(env!("CARGO_BIN_EXE_postern"))
+            .current_dir(self.0.path())
+            .args(["rehearse", "fixtures/consolidation", "--engine", "local"])
+            .args(more)
+            .output()
+            .unwrap();
+        let report = std::fs::read_to_string(self.0.path().join("reports/latest/report.json"));
+        Rehearsed {
+            report: report.map_or(Value::Null, |text| serde_json::from_str(&text).unwrap()),
+            code: output.status.code(),
+            output,
+        }
+    }
+}
+
+struct Rehearsed {
+    report: Value,
+    code: Option<i32>,
+    output: Output,
+}
+
+impl Rehearsed {
+    fn said(&self) -> String {
+        String::from_utf8_lossy(&self.output.stdout).into_owned()
+            + &String::from_utf8_lossy(&self.output.stderr)
+    }
+
+    fn reasons(&self) -> Vec<&str> {
+        let reasons = self.report["reasons"].as_array();
+        reasons
+            .unwrap()
+            .iter()
+            .map(|reason| reason.as_str().unwrap())
+            .collect()
+    }
+
+    fn gate(&self, phase: &str, id: &str) -> &Value {
+        let gates = self.report[phase]["gates"].as_array().unwrap();
+        gates.iter().find(|gate| gate["id"] == id).unwrap()
+    }
+
+    fn outcomes(&self, phase: &str) -> BTreeMap<String, String> {
+        let gates = self.report[phase]["gates"].as_array().unwrap();
+        gates
+            .iter()
+            .map(|gate| {
+                let text = |key: &str| gate[key].as_str().unwrap().to_owned();
+                (text("id"), text("outcome"))
+            })
+            .collect()
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+/// A table of a TOML file.
+fn toml(path: &str) -> toml::Table {
+    std::fs::read_to_string(path).unwrap().parse().unwrap()
+}
+
+#[test]
+fn the_consolidation_fails_before_as_documented_and_passes_after() {
+    let copy = Copy::new();
+    let rehearsed = copy.rehearse(&[]);
+    assert_eq!(rehearsed.code, Some(0), "{}", rehearsed.said());
+    assert_eq!(rehearsed.reasons(), Vec::<&str>::new());
+
+    let expected = toml("fixtures/consolidation/scenario.toml");
+    let expected = expected["before"]["expect"].as_table().unwrap();
+    for (gate, outcome) in rehearsed.outcomes("before") {
+        let documented = expected
+            .get(&gate)
+            .map_or("passed", |value| value.as_str().unwrap());
+        assert_eq!(outcome, documented, "{gate}");
+    }
+    for (gate, outcome) in rehearsed.outcomes("after") {
+        assert_eq!(outcome, "passed", "{gate}");
+    }
+    // The training table goes from 0 scored games to 94.
+    let scored =
+        |phase: &str| rehearsed.gate(phase, "enhanced_games_scored")["message"].to_string();
+    assert!(
+        scored("before").contains("0 of 100 rows complete"),
+        "{}",
+        scored("before")
+    );
+    assert!(
+        scored("after").contains("94 of 100 rows complete"),
+        "{}",
+        scored("after")
+    );
+
+    let steps = rehearsed.report["migrations"]["steps"].as_array().unwrap();
+    let passes = |pass: &str| steps.iter().filter(|step| step["pass"] == pass).count();
+    assert!(passes("down") > 0);
+    assert_eq!(passes("down"), passes("up again"));
+    assert_eq!(
+        passes("up"),
+        passes("down") + 1,
+        "all but the last are reversible"
+    );
+    assert_eq!(rehearsed.report["workloads"][0]["rows"], 94);
+
+    // The same report three times: on stdout, as text, as JUnit.
+    let latest = copy.0.path().join("reports/latest");
+    let text = std::fs::read(latest.join("report.txt")).unwrap();
+    assert_eq!(text, rehearsed.output.stdout);
+    let junit = std::fs::read_to_string(latest.join("report.junit.xml")).unwrap();
+    assert!(junit.contains("failures=\"0\" errors=\"0\""), "{junit}");
+    assert!(junit.contains("name=\"four_schemas\""), "{junit}");
+}
+
+/// The row counts of the phase 4 plan, the guide and the integrity plan.
+#[test]
+fn the_legacy_database_holds_what_the_documents_say() {
+    let copy = Copy::new();
+    let documented = [
+        ("public.sbr_parsed_games", 19_436),
+        ("public.sbr_raw_html", 418),
+        ("public.game_outcomes", 1_281),
+        ("public.migration_log", 17),
+        ("public.migration_log_phase2b", 13),
+        ("public.benchmark_performance", 200),
+        ("public.benchmark_test", 500),
+        ("public.concurrency_test", 0),
+        ("public.performance_test", 50),
+        ("public.test_parallel", 100),
+        ("public.test_table", 1),
+        ("action.dim_teams", 30),
+        ("action.teams_formatted", 30),
+        ("action.fact_games", 15),
+        ("action.games_with_teams", 15),
+        ("splits.games", 252),
+        ("splits.sharp_actions", 0),
+        ("tracking.active_high_roi_strategies", 20),
+        ("tracking.active_strategy_configs", 20),
+        ("tracking.strategy_integration_log", 138),
+        ("tracking.pre_game_recommendations", 5),
+        ("validation.strategy_records", 0),
+        ("backtesting.strategy_configurations", 36),
+        ("backtesting.strategy_config_history", 26),
+        ("backtesting.strategy_config_cache", 0),
+        ("backtesting.threshold_configurations", 12),
+        ("backtesting.orchestrator_update_triggers", 64),
+        ("backtesting.recent_config_changes", 20),
+        ("backtesting.strategy_alerts", 0),
+        ("backtesting.strategy_lifecycle_events", 0),
+        ("backtesting.alignment_analysis", 0),
+        ("backtesting.threshold_recommendations", 0),
+        ("backtesting.standardization_audit_log", 17),
+        ("backtesting.strategy_performance_backup", 0),
+        ("curated.enhanced_games", 100),
+    ];
+    let gates: String = documented
+        .iter()
+        .map(|(table, rows)| {
+            format!(
+                "[[gate]]\nid = '{table}'\nkind = 'row_count'\ntable = '{table}'\nequals = {rows}\n"
+            )
+        })
+        .collect();
+    let folder = copy.0.path();
+    std::fs::write(folder.join("gates/counts.toml"), gates).unwrap();
+    copy.edit(
+        "",
+        "scenario.toml",
+        "gates = [\"../../gates/consolidation\"]",
+        "gates = [\"../../gates/counts.toml\"]",
+    );
+    let scenario = folder.join("fixtures/consolidation/scenario.toml");
+    let text = std::fs::read_to_string(&scenario).unwrap();
+    std::fs::write(&scenario, text.split("[before.vars]").next().unwrap()).unwrap();
+    let rehearsed = copy.rehearse(&[]);
+    let outcomes = rehearsed.outcomes("before");
+    assert_eq!(outcomes.len(), documented.len());
+    for (table, outcome) in outcomes {
+        assert_eq!(
+            outcome,
+            "passed",
+            "{table}: {}",
+            rehearsed.gate("before", &table)
+        );
+    }
+}
+
+#[test]
+fn the_gates_find_exactly_what_was_planted() {
+    let rehearsed = Copy::new().rehearse(&[]);
+    let mut planted: BTreeMap<(String, String), i64> = BTreeMap::new();
+    for defect in toml("fixtures/consolidation/manifest.toml")["planted"]
+        .as_array()
+        .unwrap()
+    {
+        let text = |key: &str| {
+            defect
+                .get(key)
+                .map(|value| value.as_str().unwrap().to_owned())
+        };
+        let phase = text("phase").unwrap_or_else(|| "before".to_owned());
+        *planted.entry((phase, text("gate").unwrap())).or_default() +=
+            defect["rows"].as_integer().unwrap();
+    }
+    let mut found = BTreeMap::new();
+    for phase in ["before", "after"] {
+        for gate in rehearsed.report[phase]["gates"].as_array().unwrap() {
+            if let Some(rows) = gate["rows_offending"].as_i64().filter(|rows| *rows > 0) {
+                found.insert(
+                    (phase.to_owned(), gate["id"].as_str().unwrap().to_owned()),
+                    rows,
+                );
+            }
+        }
+    }
+    assert_eq!(found, planted);
+}
+
+/// Every migration has a gate that notices when it is wrong.
+#[rstest]
+#[case::a_table_is_missing(
+    "001",
+    "operational.system_health_checks",
+    "operational.health",
+    "documented_tables_exist"
+)]
+#[case::rows_are_not_copied(
+    "002",
+    "insert into core_betting.betting_lines_spreads select * from mlb_betting.spreads;",
+    "",
+    "zero_data_loss"
+)]
+#[case::outcomes_are_not_synced(
+    "003",
+    "select * from operational.sync_game_outcomes();",
+    "",
+    "enhanced_games_scored"
+)]
+#[case::a_remaining_table_is_missing(
+    "004",
+    "operational.strategy_alerts",
+    "operational.alerts",
+    "documented_tables_exist"
+)]
+#[case::teams_are_not_merged("005", "where f.team_id = t.team_id", "where false", "teams_enriched")]
+#[case::mock_data_stays("006", "'dummy_strategy'", "'another_strategy'", "no_mock_data")]
+#[case::a_key_is_not_validated(
+    "007",
+    "add constraint game_outcomes_game_id_fkey foreign key (game_id) references core_betting.games (id)",
+    "add constraint game_outcomes_game_id_fkey foreign key (game_id) references core_betting.games (id) not valid",
+    "outcomes_have_games"
+)]
+#[case::splits_are_not_transformed(
+    "008",
+    "select * from operational.transform_betting_splits();",
+    "",
+    "splits_all_accounted"
+)]
+#[case::a_test_table_stays("009", ", public.test_table;", ";", "test_tables_gone")]
+fn a_broken_migration_turns_the_rehearsal_red_and_a_gate_names_it(
+    #[case] migration: &str,
+    #[case] from: &str,
+    #[case] to: &str,
+    #[case] gate: &str,
+) {
+    let copy = Copy::new();
+    copy.edit("migrations", migration, from, to);
+    let rehearsed = copy.rehearse(&[]);
+    assert!(
+        matches!(rehearsed.code, Some(1 | 3)),
+        "{}",
+        rehearsed.said()
+    );
+    let named = format!("gate {gate} failed after");
+    let reasons = rehearsed.reasons();
+    assert!(
+        reasons.iter().any(|reason| reason.starts_with(&named)),
+        "{reasons:#?}"
+    );
+}
+
+#[test]
+fn a_failing_migration_is_named_with_statement_line_and_sqlstate() {
+    let copy = Copy::new();
+    copy.edit("migrations", "006", "to_jsonb(gone)", "to_jsonb(lost)");
+    let rehearsed = copy.rehearse(&[]);
+    let said = rehearsed.said();
+    assert_eq!(rehearsed.code, Some(3), "{said}");
+    for part in [
+        "migration 006_quarantine_mock_data (up) failed at statement 5",
+        "SQLSTATE 42703",
+        "fixtures/consolidation/migrations/006_quarantine_mock_data.up.sql:24:93",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let stopped = &rehearsed.report["migrations"]["stopped"];
+    assert_eq!(stopped["sqlstate"], "42703");
+    // What it left was checked all the same.
+    assert_eq!(
+        rehearsed.gate("after", "enhanced_games_scored")["outcome"],
+        "passed"
+    );
+    assert_eq!(rehearsed.gate("after", "no_mock_data")["outcome"], "failed");
+    assert_eq!(rehearsed.report["workloads"], Value::Array(Vec::new()));
+}
+
+#[test]
+fn a_down_that_does_not_restore_is_named() {
+    let copy = Copy::new();
+    copy.edit(
+        "migrations",
+        "003_outcome_sync.down",
+        "winning_team = null, ",
+        "",
+    );
+    let rehearsed = copy.rehearse(&[]);
+    assert_eq!(rehearsed.code, Some(1), "{}", rehearsed.said());
+    let reasons = rehearsed.reasons();
+    assert!(
+        reasons[0].starts_with("the down of 003_outcome_sync does not restore the rows"),
+        "{reasons:#?}"
+    );
+}
+
+#[test]
+fn a_legacy_database_that_is_not_as_documented_is_noticed() {
+    let copy = Copy::new();
+    copy.edit(
+        "legacy",
+        "010",
+        "'canceling statement due to lock timeout'",
+        "null",
+    );
+    copy.edit(
+        "legacy",
+        "010",
+        "case when n in (7, 15) then 'failed' else 'completed' end",
+        "'completed'",
+    );
+    let rehearsed = copy.rehearse(&[]);
+    assert_eq!(rehearsed.code, Some(1), "{}", rehearsed.said());
+    assert_eq!(
+        rehearsed.reasons(),
+        ["gate migration_log_clean passed before, the scenario says failed"]
+    );
+}
+
+#[rstest]
+#[case::too_slow(
+    "-- budget: 1ms\nselect 1 from pg_sleep(0.01);",
+    1,
+    "is over the budget of 1ms"
+)]
+#[case::no_row(
+    "-- budget: 1m\nselect 1 where false;",
+    1,
+    "nothing is proved by nothing"
+)]
+#[case::wrong(
+    "-- budget: 1m\nselect gone from core_betting.games;",
+    3,
+    "column \"gone\" does not exist"
+)]
+fn a_workload_that_does_not_hold_fails(
+    #[case] workload: &str,
+    #[case] code: i32,
+    #[case] reason: &str,
+) {
+    let copy = Copy::new();
+    let file = "fixtures/consolidation/workload/ml_training.sql";
+    std::fs::write(copy.0.path().join(file), workload).unwrap();
+    let rehearsed = copy.rehearse(&[]);
+    assert_eq!(rehearsed.code, Some(code), "{}", rehearsed.said());
+    let [told] = *rehearsed.reasons() else {
+        panic!("one reason: {:#?}", rehearsed.reasons())
+    };
+    assert!(told.contains(reason), "{told}");
+}
+
+/// The same seed gives the same rows; another seed other rows of the same number; another scale more.
+#[test]
+fn the_data_depends_on_seed_and_scale_alone() {
+    let messages = |more: &[&str]| {
+        let rehearsed = Copy::new().rehearse(more);
+        let text = |gate: &str| {
+            rehearsed.gate("after", gate)["message"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        };
+        (
+            rehearsed.code,
+            text("zero_data_loss"),
+            text("data_quality_score"),
+        )
+    };
+    let first = messages(&[]);
+    assert_eq!(first, messages(&["--set", "postern.seed=1"]));
+    assert_eq!(first, messages(&["--set", "postern.seed=another"]));
+    let scaled = messages(&["--set", "postern.scale=2"]);
+    assert_eq!(scaled.0, Some(0));
+    assert_eq!(
+        (first.1.as_str(), scaled.1.as_str()),
+        (
+            "33,698 rows equal on both sides of 34 pairs",
+            "62,624 rows equal on both sides of 34 pairs"
+        )
+    );
+}
+
+#[test]
+fn every_mistake_of_a_scenario_is_told_at_once() {
+    let copy = Copy::new();
+    copy.edit("", "scenario.toml", "four_schemas = ", "for_schemas = ");
+    let folder = copy.0.path().join("fixtures/consolidation");
+    std::fs::remove_file(folder.join("migrations/004_extend_schemas.down.sql")).unwrap();
+    std::fs::write(folder.join("workload/another.sql"), "select 1;").unwrap();
+    let rehearsed = copy.rehearse(&[]);
+    let said = rehearsed.said();
+    assert_eq!(rehearsed.code, Some(2), "{said}");
+    for part in [
+        "did you mean `four_schemas`?",
+        "004_extend_schemas",
+        "workload/another.sql",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+#[test]
+fn an_unknown_scenario_is_a_usage_error() {
+    let output = Command::new(env!("CARGO_BIN_EXE_postern"))
+        .args(["rehearse", "consolidatoin"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("`consolidation`"), "{said}");
+}
