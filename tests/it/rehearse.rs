@@ -308,7 +308,12 @@ fn the_gates_find_exactly_what_was_planted() {
     "",
     "splits_all_accounted"
 )]
-#[case::a_test_table_stays("009", ", public.test_table;", ";", "test_tables_gone")]
+#[case::a_test_table_stays(
+    "015",
+    ", legacy_public.test_table;",
+    "; alter table legacy_public.test_table set schema public;",
+    "test_tables_gone"
+)]
 fn a_broken_migration_turns_the_rehearsal_red_and_a_gate_names_it(
     #[case] migration: &str,
     #[case] from: &str,
