@@ -6,7 +6,7 @@
 //! of its table counts as it did. Values count as they print: 1.0 is not 1.00. Two different
 //! contents can in principle have equal hashes; by chance that is about one in 2^64.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use sqlx::{PgConnection, Row};
@@ -73,25 +73,17 @@ impl Contents {
     /// Takes a read-only transaction of its own: the connection must not be in one. Foreign tables
     /// and materialized views are left out: they hold no data of their own.
     pub async fn capture(connection: &mut PgConnection, address: &Address) -> Result<Self> {
-        catalog::begin(connection, address).await?;
-        let contents = Self::read(connection, address).await;
-        catalog::end(connection, address, contents).await
+        let traced = Traced::capture(connection, address, &Known::default()).await?;
+        Ok(traced.contents)
     }
 
-    async fn read(connection: &mut PgConnection, address: &Address) -> Result<Self> {
-        let tables = Self::tables(connection, address).await;
-        Ok(Self {
-            tables: tables.map_err(|error| error.context("the rows cannot be read"))?,
-            sequences: Self::sequences(connection, address).await?,
-        })
-    }
-
+    /// Reads the given tables.
     async fn tables(
         connection: &mut PgConnection,
         address: &Address,
+        columns: &[&Table],
     ) -> Result<BTreeMap<String, TableContents>> {
         let mut tables = BTreeMap::new();
-        let columns = columns(connection, address).await?;
         for batch in columns.chunks(BATCH) {
             let counts = batch
                 .iter()
@@ -143,8 +135,7 @@ impl Contents {
 
     /// How the rows of `other` differ from these, by table.
     pub fn diff(&self, other: &Self) -> Vec<ContentsDifference> {
-        let names: std::collections::BTreeSet<&String> =
-            self.tables.keys().chain(other.tables.keys()).collect();
+        let names: BTreeSet<&String> = self.tables.keys().chain(other.tables.keys()).collect();
         let pair = |name: &String| ContentsDifference {
             table: name.clone(),
             before: self.tables.get(name).cloned(),
@@ -185,11 +176,85 @@ fn rows(count: u64) -> String {
     }
 }
 
+/// Contents that know which table of the catalog each part came from, so that the next capture can
+/// take over what cannot have changed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Traced {
+    /// What the database holds.
+    pub(super) contents: Contents,
+    /// The columns that were hashed and the name at that time, by the table's number in the catalog.
+    origins: BTreeMap<u32, (String, Vec<(String, bool)>)>,
+}
+
+/// What is known before a capture.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Known<'a> {
+    /// An earlier capture, and the tables that may have been written to since. Without it, every table
+    /// is read.
+    pub(super) earlier: Option<(&'a Traced, &'a BTreeSet<u32>)>,
+}
+
+impl Traced {
+    /// Reads what the database holds. A table that is in the earlier capture with the same columns, and
+    /// was not written to, is taken over from there.
+    pub(super) async fn capture(
+        connection: &mut PgConnection,
+        address: &Address,
+        known: &Known<'_>,
+    ) -> Result<Self> {
+        catalog::begin(connection, address).await?;
+        let traced = Self::read(connection, address, known).await;
+        catalog::end(connection, address, traced).await
+    }
+
+    async fn read(
+        connection: &mut PgConnection,
+        address: &Address,
+        known: &Known<'_>,
+    ) -> Result<Self> {
+        let context = |error: crate::Error| error.context("the rows cannot be read");
+        let tables = columns(connection, address).await.map_err(context)?;
+        let (taken, unread): (Vec<_>, Vec<_>) = tables
+            .iter()
+            .map(|table| (table, known.contents_of(table)))
+            .partition(|(_, contents)| contents.is_some());
+        let unread: Vec<&Table> = unread.into_iter().map(|(table, _)| table).collect();
+        let mut held = Contents::tables(connection, address, &unread)
+            .await
+            .map_err(context)?;
+        held.extend(
+            taken
+                .into_iter()
+                .filter_map(|(table, contents)| Some((table.name.clone(), contents?.clone()))),
+        );
+        let sequences = Contents::sequences(connection, address).await?;
+        let origin = |table: Table| (table.oid, (table.name, table.columns));
+        Ok(Self {
+            contents: Contents {
+                tables: held,
+                sequences,
+            },
+            origins: tables.into_iter().map(origin).collect(),
+        })
+    }
+}
+
+impl Known<'_> {
+    /// What a table holds, if that cannot have changed.
+    fn contents_of(&self, table: &Table) -> Option<&TableContents> {
+        let (earlier, written) = self.earlier?;
+        let (name, columns) = earlier.origins.get(&table.oid)?;
+        let is_as_it_was = !written.contains(&table.oid) && *columns == table.columns;
+        is_as_it_was.then(|| earlier.contents.tables.get(name))?
+    }
+}
+
 /// How many tables one statement reads.
 const BATCH: usize = 50;
 
 /// A table with the columns that are hashed.
 struct Table {
+    oid: u32,
     name: String,
     relation: Relation,
     columns: Vec<(String, bool)>,
@@ -228,7 +293,7 @@ impl Table {
 /// text, those without a hash function among them (json, xml, point, bit).
 async fn columns(connection: &mut PgConnection, address: &Address) -> Result<Vec<Table>> {
     let query = sql!(
-        "select n.nspname::text, c.relname::text, format('%I.%I', n.nspname, c.relname),
+        "select c.oid::int8, n.nspname::text, c.relname::text, format('%I.%I', n.nspname, c.relname),
             coalesce(array_agg(a.attname::text order by a.attname) filter (where a.attname is not null), '{{}}'),
             coalesce(array_agg(a.atttypid in ('bool'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype,
                 'oid'::regtype, 'date'::regtype, 'time'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype,
@@ -237,14 +302,15 @@ async fn columns(connection: &mut PgConnection, address: &Address) -> Result<Vec
          left join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
          where c.relkind = 'r' and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
            and not exists (select from pg_depend x where x.classid = 'pg_class'::regclass and x.objid = c.oid and x.deptype = 'e')
-         group by 1, 2, 3 order by 3"
+         group by 1, 2, 3, 4 order by 4"
     );
-    type Columns = (String, String, String, Vec<String>, Vec<bool>);
+    type Columns = (i64, String, String, String, Vec<String>, Vec<bool>);
     let rows: Vec<Columns> = sqlx::query_as(&query)
         .fetch_all(connection)
         .await
         .map_err(|error| address.error(&error))?;
-    let table = |(schema, table, name, columns, is_plain): Columns| Table {
+    let table = |(oid, schema, table, name, columns, is_plain): Columns| Table {
+        oid: u32::try_from(oid).expect("an oid has 32 bits"),
         name,
         relation: Relation::new(schema, table),
         columns: columns.into_iter().zip(is_plain).collect(),

@@ -12,9 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
-use super::contents::{Contents, ContentsDifference, SequenceState};
+use super::contents::{Contents, ContentsDifference, Known, SequenceState, Traced};
 use super::history::{History, Migration};
-use super::replay::{Pass, Replayer, Step};
+use super::replay::{LockMode, Pass, Replayer, Step, TableLock};
 use super::shape::{Difference, Object, Shape};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -148,7 +148,7 @@ fn list(f: &mut fmt::Formatter<'_>, lines: &[impl fmt::Display]) -> fmt::Result 
 #[derive(Clone, Debug, Default)]
 struct State {
     shape: Shape,
-    contents: Contents,
+    held: Traced,
 }
 
 /// What earlier findings have told, and of which migration.
@@ -188,7 +188,7 @@ impl Told {
             problems.push((Problem::Shape(shape), follows));
         }
 
-        let mut contents = expected.contents.diff(&now.contents);
+        let mut contents = expected.held.contents.diff(&now.held.contents);
         contents.retain(|difference| {
             let is_counted =
                 pass == Pass::Back || rows(&difference.before) != rows(&difference.after);
@@ -208,8 +208,8 @@ impl Told {
             problems.push((Problem::Contents(contents), follows));
         }
 
-        for (sequence, before) in &expected.contents.sequences {
-            let Some(after) = now.contents.sequences.get(sequence) else {
+        for (sequence, before) in &expected.held.contents.sequences {
+            let Some(after) = now.held.contents.sequences.get(sequence) else {
                 continue;
             };
             if pass == Pass::Back
@@ -264,7 +264,7 @@ impl Replayer<'_> {
     /// ends the proof, and stands in its result beside what was found before.
     pub async fn prove(&mut self, history: &History) -> Result<Replay> {
         let mut replay = Replay::default();
-        let mut state = self.state().await?;
+        let mut state = self.state(&Known::default()).await?;
         for segment in segments(history.migrations()) {
             let ended = self.prove_segment(segment, state, &mut replay).await;
             match ended {
@@ -324,15 +324,26 @@ impl Replayer<'_> {
     ) -> Result<(Step, State)> {
         let mut step = self.apply(migration, pass).await?;
         self.progress.comparing(migration, pass);
-        let after = self.state().await?;
-        step.rows_delta = before.map(|before| delta(&before.contents, &after.contents));
+        // A transaction keeps its locks to its end: what it held no writer's lock on, it did not
+        // write to. Without a transaction nothing is known of that.
+        let written: Option<BTreeSet<u32>> = step.locks.as_ref().map(|locks| {
+            let writing = |lock: &&TableLock| lock.mode >= LockMode::RowExclusive;
+            locks.iter().filter(writing).map(|lock| lock.oid).collect()
+        });
+        let known = Known {
+            earlier: before
+                .zip(written.as_ref())
+                .map(|(before, written)| (&before.held, written)),
+        };
+        let after = self.state(&known).await?;
+        step.rows_delta = before.map(|before| delta(&before.held.contents, &after.held.contents));
         Ok((step, after))
     }
 
-    async fn state(&mut self) -> Result<State> {
+    async fn state(&mut self, known: &Known<'_>) -> Result<State> {
         Ok(State {
             shape: Shape::capture(self.connection, self.address).await?,
-            contents: Contents::capture(self.connection, self.address).await?,
+            held: Traced::capture(self.connection, self.address, known).await?,
         })
     }
 }

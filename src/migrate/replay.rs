@@ -81,6 +81,8 @@ pub struct Step {
 /// The strongest lock that a migration held on a table.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TableLock {
+    /// The table's number in the catalog, which a new name or schema does not change.
+    pub oid: u32,
     /// The table's (or view's) qualified name.
     pub table: String,
     /// How strong.
@@ -426,20 +428,22 @@ impl<'a> Replayer<'a> {
         let rows: Vec<(i64, String, Option<String>)> = sqlx::query_as(&query)
             .fetch_all(&mut *self.connection)
             .await?;
-        let mut strongest: BTreeMap<(String, bool), LockMode> = BTreeMap::new();
+        let mut strongest: BTreeMap<(String, bool, u32), LockMode> = BTreeMap::new();
         for (oid, mode, name) in rows {
-            let earlier = u32::try_from(oid).ok().and_then(|oid| before.get(&oid));
+            let oid = u32::try_from(oid).expect("an oid has 32 bits");
+            let earlier = before.get(&oid);
             let (Some(table), Some(mode)) =
                 (earlier.or(name.as_ref()), LockMode::from_catalog(&mode))
             else {
                 continue;
             };
             let held = strongest
-                .entry((table.clone(), earlier.is_some()))
+                .entry((table.clone(), earlier.is_some(), oid))
                 .or_insert(mode);
             *held = mode.max(*held);
         }
-        let lock = |((table, is_preexisting), mode)| TableLock {
+        let lock = |((table, is_preexisting, oid), mode)| TableLock {
+            oid,
             table,
             mode,
             is_preexisting,
