@@ -6,11 +6,14 @@
 //! -- percentile: 95
 //! -- runs: 10
 //! -- warmup: 2
+//! -- baseline: 014_performance_optimization
+//! -- faster_by: 50%
 //! -- why: models are trained every night within the hour
 //! select … from curated.enhanced_games …;
 //! ```
 //!
-//! Only `budget` must be there. Comment lines that are not `word: value` say what they like.
+//! Only `budget` must be there. `baseline` names a migration: in a rehearsal the query is measured just
+//! before it, too, and the median afterwards must be shorter by `faster_by` at least. Comment lines that are not `word: value` say what they like.
 
 use std::ops::Range;
 use std::path::Path;
@@ -35,10 +38,23 @@ pub struct Workload {
     pub warmup: u32,
     /// Why it matters.
     pub why: Option<String>,
+    /// The migration, by number or by id, before which it is measured for comparison.
+    pub baseline: Option<String>,
+    /// By how many percent the median must be shorter than the baseline's.
+    pub faster_by: Option<f64>,
     script: Script,
 }
 
-const KEYS: [&str; 6] = ["id", "budget", "percentile", "runs", "warmup", "why"];
+const KEYS: [&str; 8] = [
+    "id",
+    "budget",
+    "percentile",
+    "runs",
+    "warmup",
+    "why",
+    "baseline",
+    "faster_by",
+];
 
 /// More runs than this are a mistake.
 const RUNS_MAX: u32 = 100_000;
@@ -131,6 +147,16 @@ impl Workload {
                 );
             }
         }
+        if header.faster_by.is_some() && header.baseline.is_none() && header.errors.0.is_empty() {
+            let message = format!(
+                "`{}` has `faster_by` and no `baseline`",
+                script.file().display()
+            );
+            header.fail(
+                definition(message)
+                    .help("name the migration before which it is measured: `-- baseline: 014`"),
+            );
+        }
         if header.budget.is_none() && header.errors.0.is_empty() {
             let message = format!("`{}` has no budget", script.file().display());
             header.fail(definition(message).help("begin it with `-- budget: 2s`"));
@@ -146,6 +172,8 @@ impl Workload {
             runs: header.runs.unwrap_or(10),
             warmup: header.warmup.unwrap_or(2),
             why: header.why,
+            baseline: header.baseline,
+            faster_by: header.faster_by,
             script,
         })
     }
@@ -164,6 +192,8 @@ struct Header {
     runs: Option<u32>,
     warmup: Option<u32>,
     why: Option<String>,
+    baseline: Option<String>,
+    faster_by: Option<f64>,
     errors: Errors,
 }
 
@@ -222,6 +252,8 @@ impl Header {
             "percentile" => self.percentile = Some(number(key, value, 1, 100)?),
             "runs" => self.runs = Some(number(key, value, 1, RUNS_MAX)?),
             "warmup" => self.warmup = Some(number(key, value, 0, RUNS_MAX)?),
+            "baseline" => self.baseline = Some(value.to_owned()),
+            "faster_by" => self.faster_by = Some(percent(value)?),
             other => {
                 let error = definition(format!("unknown key `{other}` in a workload"));
                 let error = match nearest(other, KEYS) {
@@ -253,6 +285,18 @@ where
         _ => Err((
             definition(format!("`{value}` is not a value for `{key}`")),
             format!("expected a whole number from {low} to {high}"),
+        )),
+    }
+}
+
+/// `50%`; from 0 to below 100.
+fn percent(text: &str) -> Result<f64, (Error, String)> {
+    let number = text.strip_suffix('%').map(str::trim).map(str::parse::<f64>);
+    match number {
+        Some(Ok(number)) if (0.0..100.0).contains(&number) => Ok(number),
+        _ => Err((
+            definition(format!("`{text}` is not a percentage")),
+            "expected a number from 0 to below 100 with `%`, for example `50%`".to_owned(),
         )),
     }
 }
@@ -308,7 +352,7 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let text = "-- The training query. Note: it is old\n-- id: a\n-- budget: 250 ms\n-- percentile: 50\n\
-                    -- runs: 3\n-- warmup: 0\n-- why: models: they need it\n\nwith x as (select 1) select * from x -- id: b\n";
+                    -- runs: 3\n-- warmup: 0\n-- baseline: 014\n-- faster_by: 12.5 %\n-- why: models: they need it\n\nwith x as (select 1) select * from x -- id: b\n";
         let workload = parse(text).unwrap();
         assert_eq!(workload.id, "a");
         assert_eq!(
@@ -316,6 +360,17 @@ mod tests {
             (50, 3, 0)
         );
         assert_eq!(workload.why.as_deref(), Some("models: they need it"));
+        assert_eq!(workload.baseline.as_deref(), Some("014"));
+        assert_eq!(workload.faster_by, Some(12.5));
+    }
+
+    #[rstest]
+    #[case("50")]
+    #[case("100%")]
+    #[case("-1%")]
+    #[case("half%")]
+    fn a_wrong_percentage_is_refused(#[case] text: &str) {
+        assert!(percent(text).is_err());
     }
 
     #[rstest]
@@ -353,6 +408,10 @@ mod tests {
     #[rstest]
     #[case("", "holds no query")]
     #[case("select 1", "has no budget")]
+    #[case(
+        "-- budget: 1s\n-- faster_by: 10%\nselect 1",
+        "has `faster_by` and no `baseline`"
+    )]
     #[case("-- budget: 1s\nselect 1; select 2", "a workload is one query")]
     #[case("-- budget: 1s\ndelete from t", "a workload is a SELECT, not DELETE")]
     fn a_workload_is_one_query_with_a_budget(#[case] text: &str, #[case] expected: &str) {

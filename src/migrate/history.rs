@@ -85,6 +85,15 @@ impl History {
     pub fn migrations(&self) -> &[Migration] {
         &self.migrations
     }
+
+    /// Where a migration stands in the order, by its number (`014` or `14`), its name, or both.
+    pub fn position(&self, named: &str) -> Option<usize> {
+        self.migrations.iter().position(|migration| {
+            migration.id == named
+                || migration.name == named
+                || named.parse() == Ok(migration.version)
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -35,8 +35,25 @@ pub struct Scenario {
     /// What must become of gates on the legacy database; a gate that is not listed must pass.
     /// `None` where the scenario says nothing of it: then anything goes.
     pub expected_before: Option<BTreeMap<String, State>>,
+    /// What the running system does after the migrations: scripts, in order.
+    pub operation: Vec<Script>,
     /// Queries that the migrated database must answer within their budgets.
     pub workloads: Vec<Workload>,
+    /// When the migrated database would have to be given up again.
+    pub rollback: RollbackCriteria,
+}
+
+/// When the migrated database would have to be given up again.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RollbackCriteria {
+    /// A workload with a baseline may be slower by this many percent at the most.
+    pub slower_than: f64,
+}
+
+impl Default for RollbackCriteria {
+    fn default() -> Self {
+        Self { slower_than: 10.0 }
+    }
 }
 
 /// `scenario.toml`.
@@ -51,6 +68,17 @@ struct File {
     /// How the gates are asked of the legacy database, and what must become of them.
     #[serde(default)]
     before: Before,
+    /// When the migrated database would have to be given up again.
+    #[serde(default)]
+    rollback: Rollback,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Rollback {
+    /// By how many percent a workload with a baseline may be slower; 10 where nothing is said.
+    #[schemars(range(min = 0, max = 1000))]
+    slower_than_percent: Option<f64>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -109,7 +137,21 @@ impl Scenario {
         });
         let history = History::discover(&folder.join("migrations")).map_err(&mut keep);
         let legacy = optional(&folder.join("legacy"), Script::discover).map_err(&mut keep);
+        let operation = optional(&folder.join("operation"), Script::discover).map_err(&mut keep);
         let workloads = optional(&folder.join("workload"), Workload::discover).map_err(&mut keep);
+        if let (Ok(history), Ok(workloads)) = (&history, &workloads) {
+            keep(Errors(unknown_baselines(workloads, history)));
+        }
+        if let Some(percent) = file.rollback.slower_than_percent
+            && !(0.0..=1000.0).contains(&percent)
+        {
+            let at = source.text.find("slower_than_percent").unwrap_or(0);
+            keep(Errors(vec![source.error(
+                at..at + "slower_than_percent".len(),
+                format!("`slower_than_percent` is {percent}"),
+                "expected a number from 0 to 1000",
+            )]));
+        }
         if let (Ok((gates, _)), Some(expected)) = (&before, &file.before.expect) {
             let ids = || gates.iter().map(|gate| gate.id.as_str());
             for id in expected
@@ -128,26 +170,61 @@ impl Scenario {
                 });
             }
         }
-        match (before, history, legacy, workloads) {
-            (Ok((gates_before, gates_after)), Ok(history), Ok(legacy), Ok(workloads))
-                if errors.is_empty() =>
-            {
-                Ok(Self {
-                    name: name_of(folder),
-                    folder: folder.to_owned(),
-                    description: file.scenario.description,
-                    settings: file.settings,
-                    legacy,
-                    history,
-                    gates_before,
-                    gates_after,
-                    expected_before: file.before.expect,
-                    workloads,
-                })
-            }
+        match (before, history, legacy, operation, workloads) {
+            (
+                Ok((gates_before, gates_after)),
+                Ok(history),
+                Ok(legacy),
+                Ok(operation),
+                Ok(workloads),
+            ) if errors.is_empty() => Ok(Self {
+                name: name_of(folder),
+                folder: folder.to_owned(),
+                description: file.scenario.description,
+                settings: file.settings,
+                legacy,
+                history,
+                gates_before,
+                gates_after,
+                expected_before: file.before.expect,
+                operation,
+                workloads,
+                rollback: file
+                    .rollback
+                    .slower_than_percent
+                    .map_or_else(RollbackCriteria::default, |slower_than| RollbackCriteria {
+                        slower_than,
+                    }),
+            }),
             _ => Err(Errors(errors)),
         }
     }
+}
+
+/// Workloads that are to be compared with what was before a migration that there is not.
+fn unknown_baselines(workloads: &[Workload], history: &History) -> Vec<Error> {
+    let wrong = workloads.iter().filter_map(|workload| {
+        let named = workload.baseline.as_deref()?;
+        if history.position(named).is_some() {
+            return None;
+        }
+        let ids = history.migrations().iter().map(|known| known.id.as_str());
+        let error = Error::new(
+            ErrorKind::Definition,
+            format!(
+                "`{}` has its baseline before `{named}`, and there is no such migration",
+                workload.file().display()
+            ),
+        );
+        Some(match nearest(named, ids) {
+            Some(near) => error.help(format!("did you mean `{near}`?")),
+            None => error.help(format!(
+                "those of the scenario are in {}",
+                history.folder().display()
+            )),
+        })
+    });
+    wrong.collect()
 }
 
 /// What a folder holds; nothing where there is none.

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use sqlx::{Connection, Executor, PgConnection};
 
 use super::Scenario;
-use crate::bench::{Samples, measure};
-use crate::error::{ErrorKind, Result};
+use crate::bench::{Samples, Workload, measure};
+use crate::error::{Error, ErrorKind, Result};
 use crate::gate::Gate;
 use crate::gate::catalog::Side;
-use crate::migrate::{Progress, Replay, Replayer};
+use crate::migrate::{Pass, Progress, Replay, Replayer};
 use crate::pg::{Address, Database, Server, ServerOptions};
 use crate::run::{self, Findings};
 use crate::sql;
@@ -39,10 +39,16 @@ pub enum Phase {
     Before,
     /// Migrations are run up, down and up.
     Migrating,
+    /// A script of what the running system does is run.
+    Operating(String),
     /// Gates are asked of the migrated database.
     After,
+    /// A database is made as it was before a migration, to compare workloads with.
+    Baseline(String),
     /// A workload is run.
     Workload(String),
+    /// The same gates are asked of the same database once more.
+    AfterAgain,
 }
 
 impl fmt::Display for Phase {
@@ -52,7 +58,10 @@ impl fmt::Display for Phase {
             Self::Legacy(script) => write!(f, "legacy: {script}"),
             Self::Before => f.write_str("gates on the legacy database"),
             Self::Migrating => f.write_str("migrations: up, down, up"),
+            Self::Operating(script) => write!(f, "operation: {script}"),
             Self::After => f.write_str("gates on the migrated database"),
+            Self::Baseline(migration) => write!(f, "baseline: as it was before {migration}"),
+            Self::AfterAgain => f.write_str("gates on the migrated database, once more"),
             Self::Workload(id) => write!(f, "workload: {id}"),
         }
     }
@@ -82,10 +91,14 @@ pub struct Rehearsal {
     pub replay: Replay,
     /// Where the migrated database was.
     pub after_address: Address,
+    /// What kept the scripts of the running system from being run; the first that failed.
+    pub operation_stopped: Option<Error>,
     /// What became of the gates on it, or on what a stopped migration left.
     pub after: Findings,
     /// The workloads, in their order; none when a migration was stopped.
     pub workloads: Vec<WorkloadRun>,
+    /// What became of the same gates on the same database, asked again at the end.
+    pub after_again: Findings,
 }
 
 /// One workload and what was measured of it.
@@ -94,6 +107,17 @@ pub struct WorkloadRun {
     /// Its id.
     pub id: String,
     /// Its samples, or why there are none.
+    pub samples: Result<Samples>,
+    /// What it is compared with.
+    pub baseline: Option<Baseline>,
+}
+
+/// A workload on the database as it was before a migration.
+#[derive(Clone, Debug)]
+pub struct Baseline {
+    /// The migration.
+    pub before: String,
+    /// The samples, or why there are none.
     pub samples: Result<Samples>,
 }
 
@@ -138,6 +162,12 @@ async fn on(
     let replay = Replayer::new(&mut session, migrated.address(), watch)
         .prove(&scenario.history)
         .await?;
+    let operation_stopped = match &replay.stopped {
+        Some(_) => None,
+        None => operate(&mut session, &migrated, scenario, watch)
+            .await
+            .err(),
+    };
     analyze(&mut session, &migrated).await?;
     close(session).await;
 
@@ -147,16 +177,17 @@ async fn on(
     let mut workloads = Vec::new();
     if replay.stopped.is_none() {
         for workload in &scenario.workloads {
+            let baseline = baseline(server, &legacy, scenario, workload, watch).await?;
             watch.phase(&Phase::Workload(workload.id.clone()));
-            // A session of its own: one that was lost fails one workload, not all.
-            let mut session = migrated.connect().await?;
             workloads.push(WorkloadRun {
                 id: workload.id.clone(),
-                samples: measure(&mut session, migrated.address(), workload).await,
+                samples: time(&migrated, workload).await?,
+                baseline,
             });
-            close(session).await;
         }
     }
+    watch.phase(&Phase::AfterAgain);
+    let after_again = ask(&scenario.gates_after, &migrated, &legacy, options).await;
     Ok(Rehearsal {
         server: server.describe().to_owned(),
         legacy_duration,
@@ -164,9 +195,68 @@ async fn on(
         before,
         replay,
         after_address: migrated.address().clone(),
+        operation_stopped,
         after,
         workloads,
+        after_again,
     })
+}
+
+/// Measures in a session of its own: one that was lost fails one workload, not all.
+async fn time(database: &Database, workload: &Workload) -> Result<Result<Samples>> {
+    let mut session = database.connect().await?;
+    let samples = measure(&mut session, database.address(), workload).await;
+    close(session).await;
+    Ok(samples)
+}
+
+/// Measures a workload on a database as it was before the migration that it is compared with.
+async fn baseline(
+    server: &Server,
+    legacy: &Database,
+    scenario: &Scenario,
+    workload: &Workload,
+    watch: &mut dyn Watch,
+) -> Result<Option<Baseline>> {
+    let Some(named) = &workload.baseline else {
+        return Ok(None);
+    };
+    let until = scenario
+        .history
+        .position(named)
+        .expect("a scenario is loaded only with baselines that are in its history");
+    let migrations = scenario.history.migrations();
+    let before = migrations[until].id.clone();
+    watch.phase(&Phase::Baseline(before.clone()));
+    let database = server.clone_database(legacy, "baseline").await?;
+    database.configure(&scenario.settings).await?;
+    let mut session = database.connect().await?;
+    for migration in &migrations[..until] {
+        Replayer::new(&mut session, database.address(), &mut ())
+            .apply(migration, Pass::First)
+            .await?;
+    }
+    analyze(&mut session, &database).await?;
+    close(session).await;
+    let samples = time(&database, workload).await?;
+    database.remove().await?;
+    Ok(Some(Baseline { before, samples }))
+}
+
+/// Runs what the running system does: its pipelines, its checks of itself.
+async fn operate(
+    session: &mut PgConnection,
+    database: &Database,
+    scenario: &Scenario,
+    watch: &mut dyn Watch,
+) -> Result<()> {
+    for script in &scenario.operation {
+        watch.phase(&Phase::Operating(script.file().display().to_string()));
+        Replayer::new(session, database.address(), watch)
+            .apply_script(script)
+            .await?;
+    }
+    Ok(())
 }
 
 async fn make_legacy(

@@ -284,8 +284,8 @@ fn the_gates_find_exactly_what_was_planted() {
 )]
 #[case::outcomes_are_not_synced(
     "003",
-    "select * from operational.sync_game_outcomes();",
-    "",
+    "where o.game_id = e.game_id",
+    "where o.id = e.game_id",
     "enhanced_games_scored"
 )]
 #[case::a_remaining_table_is_missing(
@@ -304,9 +304,57 @@ fn the_gates_find_exactly_what_was_planted() {
 )]
 #[case::splits_are_not_transformed(
     "008",
-    "select * from operational.transform_betting_splits();",
-    "",
+    "from extracted_splits e\n    where not exists",
+    "from extracted_splits e\n    where false and not exists",
     "splits_all_accounted"
+)]
+#[case::a_logical_name_leads_nowhere(
+    "009",
+    "('vsin_raw_data', 'raw_data.vsin_raw_data', null, null)",
+    "('vsin_raw_data', 'raw_data.vsin', null, null)",
+    "registry_answers"
+)]
+#[case::a_role_may_too_much(
+    "010",
+    "('monitoring_users', 'monitor', 'operational', false, false, false)",
+    "('monitoring_users', 'monitor', 'operational', true, false, false)",
+    "roles_may_what_they_must_and_no_more"
+)]
+#[case::a_table_is_open_to_everyone(
+    "010_permissions.up",
+    "call operational.apply_role_permissions();",
+    "call operational.apply_role_permissions(); grant select on core_betting.games to public;",
+    "nothing_is_public"
+)]
+#[case::uptime_counts_wrongly(
+    "011",
+    "where is_healthy) / count(*)",
+    "where not is_healthy) / count(*)",
+    "system_uptime"
+)]
+#[case::features_are_lost(
+    "012_training_features.up",
+    "to_jsonb(t) - array[",
+    "jsonb_build_object('a', null) - array[",
+    "feature_store_quality"
+)]
+#[case::signals_point_the_wrong_way(
+    "012_training_features.up",
+    "case when difference > 0 then 'home' else 'away' end",
+    "case when difference > 0 then 'away' else 'home' end",
+    "signals_follow_splits"
+)]
+#[case::a_documented_table_is_missing(
+    "013",
+    "operational.auth_users",
+    "operational.users",
+    "target_architecture_exists"
+)]
+#[case::a_partition_is_missing(
+    "014_performance_optimization.up",
+    "2016..2030",
+    "2017..2030",
+    "partitions_fit"
 )]
 #[case::a_test_table_stays(
     "015",
@@ -432,6 +480,115 @@ fn a_workload_that_does_not_hold_fails(
         panic!("one reason: {:#?}", rehearsed.reasons())
     };
     assert!(told.contains(reason), "{told}");
+}
+
+/// What a query takes is in its hands here: nothing depends on the speed of the machine.
+#[rstest]
+#[case::no_faster(
+    "-- faster_by: 50%",
+    "0.02",
+    "workload query: ",
+    "50% faster is required",
+    "keep"
+)]
+#[case::slower(
+    "",
+    "case when to_regclass('legacy_public.games') is null then 0.2 else 0.02 end",
+    "performance degraded: query is ",
+    "% slower",
+    "roll back"
+)]
+fn a_migration_is_held_to_what_a_query_took_before_it(
+    #[case] required: &str,
+    #[case] seconds: &str,
+    #[case] begins: &str,
+    #[case] contains: &str,
+    #[case] verdict: &str,
+) {
+    let copy = Copy::new();
+    let query = format!(
+        "-- id: query\n-- budget: 1m\n-- baseline: drop_legacy\n{required}\nselect pg_sleep({seconds});\n"
+    );
+    let file = copy
+        .0
+        .path()
+        .join("fixtures/consolidation/workload/ml_training.sql");
+    std::fs::write(file, query).unwrap();
+    let rehearsed = copy.rehearse(&[]);
+    assert_eq!(rehearsed.code, Some(1), "{}", rehearsed.said());
+    let [reason] = *rehearsed.reasons() else {
+        panic!("one reason: {:#?}", rehearsed.reasons())
+    };
+    assert!(
+        reason.starts_with(begins) && reason.contains(contains),
+        "{reason}"
+    );
+    assert_eq!(rehearsed.report["rollback"]["verdict"], verdict);
+}
+
+#[test]
+fn a_baseline_before_a_migration_that_is_not_there_is_a_mistake() {
+    let copy = Copy::new();
+    copy.edit(
+        "workload",
+        "ml_training",
+        "014_performance_",
+        "014_performence_",
+    );
+    let rehearsed = copy.rehearse(&[]);
+    assert_eq!(rehearsed.code, Some(2));
+    assert!(
+        rehearsed
+            .said()
+            .contains("did you mean `014_performance_optimization`?"),
+        "{}",
+        rehearsed.said()
+    );
+}
+
+#[test]
+fn a_failing_operation_is_named_and_asks_for_a_rollback() {
+    let copy = Copy::new();
+    copy.edit(
+        "operation",
+        "010_pipelines",
+        "select * from operational.sync_game_outcomes();",
+        "select * from operational.sync_game_results();",
+    );
+    let rehearsed = copy.rehearse(&[]);
+    let said = rehearsed.said();
+    assert_eq!(rehearsed.code, Some(3), "{said}");
+    assert!(
+        said.contains("operation/010_pipelines.sql` failed at statement 1")
+            && said.contains("SQLSTATE 42883"),
+        "{said}"
+    );
+    assert_eq!(rehearsed.report["rollback"]["verdict"], "roll back");
+}
+
+#[test]
+fn a_gate_that_says_something_else_the_second_time_is_unstable() {
+    let copy = Copy::new();
+    // The server itself counts the sessions that have been on a database.
+    let gate = r#"
+[[gate]]
+id = "flickers"
+kind = "sql"
+query = """
+select n from pg_stat_database, generate_series(1, sessions) n where datname = current_database()
+"""
+population = "select 1000000"
+at_most = 1000000
+"#;
+    let file = copy.0.path().join("gates/consolidation/flickers.toml");
+    std::fs::write(file, gate).unwrap();
+    let rehearsed = copy.rehearse(&[]);
+    assert_eq!(rehearsed.code, Some(1), "{}", rehearsed.said());
+    assert_eq!(
+        rehearsed.reasons(),
+        ["gate flickers said something else when it was asked again"]
+    );
+    assert_eq!(rehearsed.report["rollback"]["verdict"], "roll back");
 }
 
 /// The same seed gives the same rows; another seed other rows of the same number; another scale more.

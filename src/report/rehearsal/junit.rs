@@ -1,5 +1,5 @@
 //! JUnit XML of a rehearsal: what the legacy database must fail, the migrations, the gates, the
-//! workloads; a suite each.
+//! workloads, the criteria for a rollback; a suite each.
 
 use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
 
@@ -56,6 +56,12 @@ pub fn render(report: &RehearsalReport) -> String {
         case.set_classname("migrations");
         migrations.add_test_case(case);
     }
+    if let Some(stopped) = &report.operation_stopped {
+        let status = failed(NonSuccessKind::Error, &stopped.message, &stopped.rendered);
+        let mut case = TestCase::new("every script of the operation can be executed", status);
+        case.set_classname("operation");
+        migrations.add_test_case(case);
+    }
     let mut after = TestSuite::new("after");
     after.add_test_cases(report.after.gates.iter().map(case));
     let mut workloads = TestSuite::new("workload");
@@ -70,7 +76,19 @@ pub fn render(report: &RehearsalReport) -> String {
         case.set_system_out(workload.message.as_str());
         workloads.add_test_case(case);
     }
-    junit.add_test_suites([before, migrations, after, workloads]);
+    let mut rollback = TestSuite::new("rollback");
+    for one in &report.rollback.criteria {
+        let status = match one.is_met {
+            Some(true) => failed(NonSuccessKind::Failure, &one.detail, ""),
+            Some(false) => TestCaseStatus::success(),
+            None => TestCaseStatus::skipped(),
+        };
+        let mut case = TestCase::new(one.name, status);
+        case.set_classname("rollback");
+        case.set_system_out(one.detail.as_str());
+        rollback.add_test_case(case);
+    }
+    junit.add_test_suites([before, migrations, after, workloads, rollback]);
     finish(&junit)
 }
 

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "cli")]
 pub mod junit;
+mod rollback;
 #[cfg(feature = "cli")]
 pub mod terminal;
 
@@ -10,14 +11,16 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::bench::{Samples, Verdict, Workload};
+use crate::bench::{Verdict, Workload};
 use crate::error::Error;
 use crate::migrate::{Finding, Pass, Replay, Step};
 use crate::pg::Address;
-use crate::run::State;
-use crate::scenario::{Rehearsal, Scenario};
+use crate::run::{Findings, Outcome, State};
+use crate::scenario::{Baseline, Rehearsal, Scenario, WorkloadRun};
 
 use super::{FailOn, Report};
+
+pub use rollback::{Criterion, RollbackReport};
 
 /// Everything a rehearsal has to say.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -44,10 +47,18 @@ pub struct RehearsalReport {
     pub unexpected: Vec<Unexpected>,
     /// The migrations.
     pub migrations: MigrationsReport,
+    /// Why the scripts of the running system were not all run.
+    pub operation_stopped: Option<Stopped>,
     /// The gates on the migrated database, or on what a stopped migration left.
     pub after: Report,
     /// The queries with a budget; empty when a migration was stopped.
     pub workloads: Vec<WorkloadReport>,
+    /// Gates that said something else when they were asked of the same database again, a sentence each.
+    pub unstable: Vec<String>,
+    /// By how many percent a workload may be slower than its baseline.
+    pub slower_than_percent: f64,
+    /// Whether the migrated database would have to be given up again.
+    pub rollback: RollbackReport,
 }
 
 /// A gate that the legacy database did not answer as the scenario says.
@@ -122,8 +133,10 @@ pub struct Stopped {
 pub struct WorkloadReport {
     /// Its id.
     pub id: String,
-    /// Whether it returned rows and kept its budget.
+    /// Whether it returned rows, kept its budget, and is as much faster than its baseline as it must be.
     pub is_passed: bool,
+    /// Whether it returned rows and kept its budget.
+    pub is_within: bool,
     /// One sentence.
     pub message: String,
     /// Which percentile is held to the budget.
@@ -132,12 +145,32 @@ pub struct WorkloadReport {
     pub budget_ms: f64,
     /// The percentile in milliseconds; null when it could not be run.
     pub measured_ms: Option<f64>,
+    /// The median in milliseconds; null when it could not be run.
+    pub median_ms: Option<f64>,
+    /// What it is compared with.
+    pub baseline: Option<BaselineReport>,
     /// Every run in milliseconds, ascending.
     pub runs_ms: Vec<f64>,
     /// How many rows the last run returned.
     pub rows: Option<u64>,
     /// Why it matters.
     pub why: Option<String>,
+    /// Why it could not be run, as a person reads it.
+    pub error: Option<String>,
+}
+
+/// A query on the database as it was before a migration, measured in the same run.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct BaselineReport {
+    /// The migration.
+    pub before: String,
+    /// The median in milliseconds; null when it could not be run.
+    pub median_ms: Option<f64>,
+    /// By how many percent the median is shorter afterwards; below 0, longer. Null when either could
+    /// not be run.
+    pub faster_by_percent: Option<f64>,
+    /// By how many percent it must be.
+    pub required_percent: Option<f64>,
     /// Why it could not be run, as a person reads it.
     pub error: Option<String>,
 }
@@ -152,8 +185,10 @@ impl RehearsalReport {
             before,
             replay,
             after_address,
+            operation_stopped,
             after,
             workloads,
+            after_again,
         } = rehearsal;
         let before = Report::new(
             &scenario.gates_before,
@@ -161,6 +196,7 @@ impl RehearsalReport {
             &before_address,
             FailOn::Block,
         );
+        let unstable = unstable(scenario, &after, &after_again);
         let after = Report::new(&scenario.gates_after, after, &after_address, FailOn::Block);
         let mut report = Self {
             version: 1,
@@ -173,13 +209,21 @@ impl RehearsalReport {
             unexpected: unexpected(scenario, &before),
             before,
             migrations: migrations(&replay, &after_address),
+            operation_stopped: operation_stopped.map(|error| stopped(&error, &after_address)),
             after,
             workloads: workloads
                 .into_iter()
                 .zip(&scenario.workloads)
-                .map(|(run, workload)| workload_report(workload, run.samples))
+                .map(|(run, workload)| workload_report(workload, run))
                 .collect(),
+            unstable,
+            slower_than_percent: scenario.rollback.slower_than,
+            rollback: RollbackReport {
+                verdict: "keep",
+                criteria: Vec::new(),
+            },
         };
+        report.rollback = rollback::judge(&report);
         report.decide();
         report
     }
@@ -188,6 +232,9 @@ impl RehearsalReport {
     fn decide(&mut self) {
         let mut reasons: Vec<(u8, String)> = Vec::new();
         if let Some(stopped) = &self.migrations.stopped {
+            reasons.push((3, stopped.message.clone()));
+        }
+        if let Some(stopped) = &self.operation_stopped {
             reasons.push((3, stopped.message.clone()));
         }
         for finding in &self.migrations.findings {
@@ -223,12 +270,23 @@ impl RehearsalReport {
             ));
         }
         for workload in self.workloads.iter().filter(|workload| !workload.is_passed) {
-            let weight = if workload.error.is_some() { 3 } else { 1 };
+            let baseline = workload.baseline.as_ref();
+            let is_unmeasured =
+                workload.error.is_some() || baseline.is_some_and(|known| known.error.is_some());
             reasons.push((
-                weight,
+                if is_unmeasured { 3 } else { 1 },
                 format!("workload {}: {}", workload.id, workload.message),
             ));
         }
+        for degraded in self
+            .rollback
+            .criteria
+            .iter()
+            .filter(|one| one.name == rollback::DEGRADED && one.is_met == Some(true))
+        {
+            reasons.push((1, format!("{}: {}", degraded.name, degraded.detail)));
+        }
+        reasons.extend(self.unstable.iter().map(|said| (1, said.clone())));
         self.exit_code = reasons.iter().map(|(weight, _)| *weight).max().unwrap_or(0);
         self.reasons = reasons.into_iter().map(|(_, reason)| reason).collect();
     }
@@ -319,26 +377,56 @@ fn stopped(error: &Error, address: &Address) -> Stopped {
     }
 }
 
-fn workload_report(workload: &Workload, samples: Result<Samples, Error>) -> WorkloadReport {
-    let ms = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
+/// Gates that were asked twice and did not say the same: outcome and number of offending rows.
+fn unstable(scenario: &Scenario, first: &Findings, again: &Findings) -> Vec<String> {
+    let said = |findings: &Findings, at: usize| {
+        findings.outcomes.get(at).map(|outcome| {
+            let rows = match outcome {
+                Outcome::Judged { judgement, .. } => judgement.rows_offending,
+                Outcome::Errored(_) => None,
+            };
+            (outcome.state(), rows)
+        })
+    };
+    let gates = scenario.gates_after.iter().enumerate();
+    gates
+        .filter(|(at, _)| said(first, *at) != said(again, *at))
+        .map(|(_, gate)| {
+            format!(
+                "gate {} said something else when it was asked again",
+                gate.id
+            )
+        })
+        .collect()
+}
+
+fn ms(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+fn workload_report(workload: &Workload, run: WorkloadRun) -> WorkloadReport {
     let mut report = WorkloadReport {
         id: workload.id.clone(),
         is_passed: false,
+        is_within: false,
         message: String::new(),
         percentile: workload.percentile,
         budget_ms: ms(workload.budget),
         measured_ms: None,
+        median_ms: None,
+        baseline: None,
         runs_ms: Vec::new(),
         rows: None,
         why: workload.why.clone(),
         error: None,
     };
-    match samples {
+    match run.samples {
         Ok(samples) => {
             let verdict: Verdict = samples.judge(workload);
-            report.is_passed = verdict.is_passed();
+            report.is_within = verdict.is_passed();
             report.message = verdict.to_string();
             report.measured_ms = Some(ms(samples.percentile(workload.percentile)));
+            report.median_ms = Some(ms(samples.median()));
             report.runs_ms = samples.durations().iter().copied().map(ms).collect();
             report.rows = Some(samples.rows);
         }
@@ -347,7 +435,53 @@ fn workload_report(workload: &Workload, samples: Result<Samples, Error>) -> Work
             report.error = Some(error.render(false));
         }
     }
+    report.is_passed = report.is_within;
+    if let Some(baseline) = run.baseline {
+        compare(&mut report, workload, baseline);
+    }
     report
+}
+
+/// Adds what the baseline says. A baseline that could not be run proves nothing, so it fails.
+fn compare(report: &mut WorkloadReport, workload: &Workload, baseline: Baseline) {
+    let mut known = BaselineReport {
+        before: baseline.before,
+        median_ms: None,
+        faster_by_percent: None,
+        required_percent: workload.faster_by,
+        error: None,
+    };
+    match baseline.samples {
+        Ok(samples) => {
+            let then = ms(samples.median());
+            known.median_ms = Some(then);
+            if let Some(now) = report.median_ms.filter(|_| then > 0.0) {
+                let faster = (1.0 - now / then) * 100.0;
+                known.faster_by_percent = Some((faster * 10.0).round() / 10.0);
+                report.message.push_str(&format!(
+                    "; {} than before {} (median {now:.1} ms, was {then:.1} ms)",
+                    rollback::pace(faster),
+                    known.before
+                ));
+                if let Some(required) = workload.faster_by.filter(|required| faster < *required) {
+                    report.is_passed = false;
+                    report
+                        .message
+                        .push_str(&format!(", {required}% faster is required"));
+                }
+            }
+        }
+        Err(error) => {
+            report.is_passed = false;
+            report.message.push_str(&format!(
+                "; before {} it could not be run: {}",
+                known.before,
+                error.message()
+            ));
+            known.error = Some(error.render(false));
+        }
+    }
+    report.baseline = Some(known);
 }
 
 fn milliseconds(duration: Duration) -> u64 {

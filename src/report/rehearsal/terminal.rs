@@ -8,7 +8,8 @@ use crate::report::GateReport;
 use crate::report::terminal::{details, word};
 use crate::run::State;
 
-use super::{MigrationsReport, RehearsalReport, WorkloadReport};
+use super::rollback::pace;
+use super::{BaselineReport, MigrationsReport, RehearsalReport, RollbackReport, WorkloadReport};
 
 /// The report for a terminal.
 pub fn render(report: &RehearsalReport) -> String {
@@ -33,16 +34,22 @@ pub fn render(report: &RehearsalReport) -> String {
     for finding in &report.migrations.findings {
         out.push_str(&format!("\n{}\n", finding.message));
     }
-    if let Some(stopped) = &report.migrations.stopped {
+    let stopped = [&report.migrations.stopped, &report.operation_stopped];
+    for stopped in stopped.into_iter().flatten() {
         out.push_str(&format!("\n{}\n", stopped.rendered));
     }
-    for error in report
-        .workloads
-        .iter()
-        .filter_map(|workload| workload.error.as_ref())
-    {
-        out.push_str(&format!("\n{error}\n"));
+    for workload in &report.workloads {
+        let baseline = workload.baseline.as_ref();
+        let errors = [
+            workload.error.as_ref(),
+            baseline.and_then(|known| known.error.as_ref()),
+        ];
+        for error in errors.into_iter().flatten() {
+            out.push_str(&format!("\n{error}\n"));
+        }
     }
+    out.push('\n');
+    out.push_str(&rollback(&report.rollback));
     out.push('\n');
     out.push_str(&verdict(report));
     out
@@ -128,7 +135,14 @@ fn migrations(migrations: &MigrationsReport) -> String {
 
 fn workloads(workloads: &[WorkloadReport]) -> String {
     let mut table = Builder::default();
-    table.push_record(["workload", "measured", "budget", "rows", "verdict"]);
+    table.push_record([
+        "workload",
+        "measured",
+        "budget",
+        "rows",
+        "before and after, median",
+        "verdict",
+    ]);
     for workload in workloads {
         let measured = workload.measured_ms.map_or_else(String::new, |ms| {
             format!(
@@ -142,10 +156,47 @@ fn workloads(workloads: &[WorkloadReport]) -> String {
             measured,
             format!("{} ms", workload.budget_ms),
             workload.rows.map_or_else(String::new, count),
+            workload
+                .baseline
+                .as_ref()
+                .map_or_else(String::new, |known| compared(workload, known)),
             if workload.is_passed { "pass" } else { "fail" }.to_owned(),
         ]);
     }
     drawn(table)
+}
+
+/// `31.0 ms before 014_speed, 9.1 ms after: 70.6% faster`.
+fn compared(workload: &WorkloadReport, baseline: &BaselineReport) -> String {
+    let BaselineReport {
+        before,
+        median_ms: Some(then),
+        faster_by_percent: Some(faster),
+        ..
+    } = baseline
+    else {
+        return format!("not measured before {}", baseline.before);
+    };
+    let now = workload.median_ms.unwrap_or_default();
+    format!(
+        "{then:.1} ms before {before}, {now:.1} ms after: {}",
+        pace(*faster)
+    )
+}
+
+/// The criteria for giving the migrated database up again.
+fn rollback(rollback: &RollbackReport) -> String {
+    let mut table = Builder::default();
+    table.push_record(["roll back if", "", "because"]);
+    for one in &rollback.criteria {
+        let word = match one.is_met {
+            Some(true) => "yes",
+            Some(false) => "no",
+            None => "not measured",
+        };
+        table.push_record([one.name, word, &one.detail]);
+    }
+    format!("{}verdict: {}\n", drawn(table), rollback.verdict)
 }
 
 fn verdict(report: &RehearsalReport) -> String {
