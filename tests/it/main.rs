@@ -7,6 +7,7 @@ mod bench;
 mod check;
 mod engines;
 mod migrate;
+mod platform;
 mod rehearse;
 mod replay;
 mod support;
