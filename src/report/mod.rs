@@ -8,7 +8,7 @@ pub mod rehearsal;
 pub mod terminal;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::gate::threshold::Bounds;
 use crate::gate::{Figure, Finding, Gate, Severity};
@@ -97,7 +97,8 @@ pub struct GateReport {
 }
 
 /// Which failures decide the exit code.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum FailOn {
     /// Only failures of blocking gates.
     #[default]

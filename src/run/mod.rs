@@ -259,7 +259,7 @@ impl Round<'_> {
                 Side::Other(name) => name,
             };
             Error::usage(format!("there is no target `{name}`"))
-                .help("define it under [targets] in postern.toml")
+                .help("define it as [target.NAME] in postern.toml, or give --other NAME=URL")
         })?;
         let mut session = Session::open(address, &self.options.limits).await?;
         let catalog = catalog::load(&mut session, side, needs.values()).await?;
@@ -457,6 +457,15 @@ impl Round<'_> {
             })
             .collect())
     }
+}
+
+/// The databases that gates read, the run's target included.
+pub fn sides(gates: &[Gate]) -> BTreeSet<Side> {
+    let mut sides = BTreeSet::from([Side::Main]);
+    for gate in gates {
+        sides.extend(sides_of(&gate.definition.needs()));
+    }
+    sides
 }
 
 fn sides_of(needs: &Needs) -> impl Iterator<Item = Side> + '_ {
