@@ -95,11 +95,14 @@ pub(super) async fn run(arguments: &Arguments, settings: &Settings) -> Result<u8
         }
     }
     let settled = main.as_ref().map_or(&settings.run, |(_, settled)| settled);
-    let gates = arguments
+    let selected = arguments
         .definitions
         .load(settings, settled)
         .map_err(|found| errors.extend(found.0));
-    for side in gates.iter().flat_map(|gates| run::sides(gates)) {
+    for side in selected
+        .iter()
+        .flat_map(|selected| run::sides(&selected.gates))
+    {
         let Side::Other(name) = &side else { continue };
         if !targets.contains_key(&side) && settings.targets().any(|known| known == name) {
             match settings.target(name) {
@@ -110,7 +113,7 @@ pub(super) async fn run(arguments: &Arguments, settings: &Settings) -> Result<u8
             }
         }
     }
-    let (Ok((address, settled)), Ok(gates), true) = (main, gates, errors.is_empty()) else {
+    let (Ok((address, settled)), Ok(selected), true) = (main, selected, errors.is_empty()) else {
         return Err(Errors(errors));
     };
     targets.insert(Side::Main, address.clone());
@@ -132,7 +135,7 @@ pub(super) async fn run(arguments: &Arguments, settings: &Settings) -> Result<u8
         examples: arguments.examples,
     };
     let findings = tokio::select! {
-        findings = run::check(&gates, &targets, &options) => findings,
+        findings = run::check(&selected.gates, &targets, &options) => findings,
         _ = tokio::signal::ctrl_c() => {
             return Err(Error::new(crate::ErrorKind::Interrupted, "interrupted; nothing was decided").into());
         }
@@ -142,7 +145,11 @@ pub(super) async fn run(arguments: &Arguments, settings: &Settings) -> Result<u8
         Some(FailOnArgument::Warn) => FailOn::Warn,
         None => settled.fail_on.unwrap_or_default(),
     };
-    let report = Report::new(&gates, findings, &address, fail_on);
+    let mut report = Report::new(&selected.gates, findings, &address, fail_on);
+    if let Some((selection, left_out)) = selected.left_out {
+        report.selection = Some(selection);
+        report.summary.left_out = left_out;
+    }
     for output in &outputs {
         let text = match output.format {
             Format::Terminal => terminal::render(&report, arguments.verbose),

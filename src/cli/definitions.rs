@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::error::{Error, Errors};
+use crate::gate::select::Selection;
 use crate::gate::{self, Gate, LoadOptions};
 
 use super::settings::{RunSettings, Settings};
@@ -19,11 +20,23 @@ pub(super) struct DefinitionArguments {
     /// repeated.
     #[arg(long = "var", value_name = "NAME=VALUE")]
     vars: Vec<String>,
+    /// Takes only some of the gates: an id, or kind:, tag:, table:, severity:, suite:, file: or owner:
+    /// with a name, in which * stands for any text; joined by `and` (or a comma), `or`, `not` and
+    /// parentheses, as in 'kind:unique and not tag:slow'.
+    #[arg(long, value_name = "EXPR")]
+    select: Option<String>,
+}
+
+/// The gates that a command is about.
+pub(super) struct Selected {
+    pub(super) gates: Vec<Gate>,
+    /// The selection as it was written, and how many gates it left out.
+    pub(super) left_out: Option<(String, usize)>,
 }
 
 impl DefinitionArguments {
-    /// Loads the gates; on any mistake, all of them and no gate.
-    pub(super) fn load(&self, settings: &Settings, run: &RunSettings) -> Result<Vec<Gate>, Errors> {
+    /// Loads the gates and selects from them; on any mistake, all of them and no gate.
+    pub(super) fn load(&self, settings: &Settings, run: &RunSettings) -> Result<Selected, Errors> {
         let mut errors = Vec::new();
         let mut vars = settings.vars.clone();
         for text in &self.vars {
@@ -37,19 +50,34 @@ impl DefinitionArguments {
                 ),
             }
         }
+        let selection = self.select.as_deref().map(Selection::parse).transpose();
+        let selection = selection.map_err(|error| errors.push(error));
         let paths = if self.gates.is_empty() {
             let settled = run.gates.clone();
             settled.unwrap_or_else(|| vec![settings.path("gates")])
         } else {
             self.gates.clone()
         };
-        match gate::load(&paths, &LoadOptions { vars }) {
-            Ok(definitions) if errors.is_empty() => Ok(definitions.gates),
-            Ok(_) => Err(Errors(errors)),
-            Err(found) => {
-                errors.extend(found.0);
-                Err(Errors(errors))
+        let loaded = gate::load(&paths, &LoadOptions { vars });
+        let loaded = loaded.map_err(|found| errors.extend(found.0));
+        match (loaded, selection) {
+            (Ok(definitions), Ok(selection)) if errors.is_empty() => {
+                select(definitions.gates, selection.as_ref())
             }
+            _ => Err(Errors(errors)),
         }
     }
+}
+
+fn select(gates: Vec<Gate>, selection: Option<&Selection>) -> Result<Selected, Errors> {
+    let Some(selection) = selection else {
+        return Ok(Selected {
+            gates,
+            left_out: None,
+        });
+    };
+    let total = gates.len();
+    let gates = selection.pick(gates)?;
+    let left_out = Some((selection.as_str().to_owned(), total - gates.len()));
+    Ok(Selected { gates, left_out })
 }

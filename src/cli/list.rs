@@ -26,7 +26,7 @@ pub(super) fn run(arguments: &Arguments, settings: &Settings) -> Result<u8, Erro
     } else if arguments.schema {
         format!("{:#}\n", schema::gate_file())
     } else {
-        let gates = arguments.definitions.load(settings, &settings.run)?;
+        let gates = arguments.definitions.load(settings, &settings.run)?.gates;
         gates
             .iter()
             .map(|gate| {

@@ -65,8 +65,12 @@ pub(super) fn word(state: State) -> &'static str {
 /// "3 gates passed", or how many did what, worst first.
 fn summary(report: &Report) -> String {
     let summary = &report.summary;
+    let left_out = match summary.left_out {
+        0 => String::new(),
+        left_out => format!("; {} not selected", count(left_out as u64)),
+    };
     if summary.passed == summary.total {
-        return format!("{} passed", rows_of(summary.total as u64, "gate"));
+        return format!("{} passed{left_out}", rows_of(summary.total as u64, "gate"));
     }
     let parts: Vec<String> = [
         (summary.errored, "errored"),
@@ -80,7 +84,7 @@ fn summary(report: &Report) -> String {
     .map(|(n, word)| format!("{} {word}", count(*n as u64)))
     .collect();
     format!(
-        "{}: {}",
+        "{}: {}{left_out}",
         rows_of(summary.total as u64, "gate"),
         parts.join(", ")
     )

@@ -10,6 +10,7 @@ mod migrate;
 mod project;
 mod rehearse;
 mod replay;
+mod select;
 mod settings;
 mod support;
 mod tidy;
