@@ -176,6 +176,10 @@ impl Address {
 
 const MASK: &str = "****";
 
+// What the SQL standard has a client say where no server is left to say it.
+pub(super) const CANNOT_CONNECT: &str = "08001";
+const CONNECTION_FAILURE: &str = "08006";
+
 /// The password part of `USER:PASSWORD@HOST…`, as typed.
 fn typed_password(rest: &str) -> Option<&str> {
     let authority = rest.split(['/', '?', '#']).next()?;
@@ -309,16 +313,22 @@ fn describe(error: &sqlx::Error, address: &Address) -> Error {
                 ErrorKind::ConnectionLost => format!("the connection to {address} was lost: {io}"),
                 _ => format!("could not reach {address}: {io}"),
             };
-            Error::new(kind, message)
+            let sqlstate = match kind {
+                ErrorKind::ConnectionLost => CONNECTION_FAILURE,
+                _ => CANNOT_CONNECT,
+            };
+            Error::new(kind, message).with_sqlstate(sqlstate)
         }
         sqlx::Error::Tls(tls) => Error::new(
             ErrorKind::Connect,
             format!("could not agree on TLS with {address}: {tls}"),
-        ),
+        )
+        .with_sqlstate(CANNOT_CONNECT),
         sqlx::Error::Configuration(why) => Error::new(
             ErrorKind::Connect,
             format!("could not connect to {address}: {why}"),
-        ),
+        )
+        .with_sqlstate(CANNOT_CONNECT),
         other => Error::new(ErrorKind::Database, other.to_string()),
     }
 }

@@ -10,6 +10,7 @@ use crate::sql;
 use crate::sql::Sql;
 
 use super::Address;
+use super::address::CANNOT_CONNECT;
 
 /// How long things may take.
 #[derive(Clone, Copy, Debug)]
@@ -72,7 +73,8 @@ impl Session {
                         "{address} did not answer within {}s",
                         limits.connect.as_secs_f32()
                     ),
-                ));
+                )
+                .with_sqlstate(CANNOT_CONNECT));
             }
         };
         let milliseconds = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);

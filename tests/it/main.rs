@@ -13,4 +13,5 @@ mod replay;
 mod select;
 mod settings;
 mod support;
+mod targets;
 mod tidy;

@@ -70,4 +70,18 @@ impl Said {
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|_| panic!("no JSON: {}", self.all()))
     }
+
+    /// Outcome and SQLSTATE by gate, from a JSON report: `orders failed`, `gone errored 42P01`.
+    #[track_caller]
+    pub fn told(&self) -> Vec<String> {
+        let report = self.json();
+        let gates = report["gates"].as_array().unwrap().iter();
+        gates
+            .map(|gate| {
+                let text = |key: &str| gate[key].as_str().unwrap_or_default();
+                let line = format!("{} {} {}", text("id"), text("outcome"), text("sqlstate"));
+                line.trim_end().to_owned()
+            })
+            .collect()
+    }
 }
