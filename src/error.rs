@@ -252,7 +252,7 @@ impl Error {
     }
 
     /// The exit code that this error alone leads to: 2 for a mistake in the command line or the
-    /// definitions, 3 for everything that could not be checked.
+    /// definitions, 130 when the user asked to stop, 3 for everything else that could not be checked.
     pub fn exit_code(&self) -> u8 {
         match self.0.kind {
             ErrorKind::Usage | ErrorKind::Definition => 2,
@@ -262,8 +262,8 @@ impl Error {
             | ErrorKind::ConnectionLost
             | ErrorKind::Migration
             | ErrorKind::Engine
-            | ErrorKind::Io
-            | ErrorKind::Interrupted => 3,
+            | ErrorKind::Io => 3,
+            ErrorKind::Interrupted => 130,
         }
     }
 

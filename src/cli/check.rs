@@ -15,6 +15,7 @@ use crate::run;
 
 use super::definitions::DefinitionArguments;
 use super::settings::{RunSettings, Settings};
+use super::stop;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -38,6 +39,10 @@ pub(super) struct Arguments {
     /// Which failures make the exit code 1. [default: block]
     #[arg(long, value_enum, env = "POSTERN_FAIL_ON")]
     fail_on: Option<FailOnArgument>,
+    /// How long the whole run may take, such as 30m; gates that were not judged by then are errored.
+    /// [default: as long as it takes]
+    #[arg(long, value_name = "TIME", env = "POSTERN_TIMEOUT", value_parser = Age::parse)]
+    timeout: Option<Age>,
     /// How long one statement may take, such as 30s. [default: 5m]
     #[arg(long, value_name = "TIME", env = "POSTERN_STATEMENT_TIMEOUT", value_parser = Age::parse)]
     statement_timeout: Option<Age>,
@@ -133,11 +138,23 @@ pub(super) async fn run(arguments: &Arguments, settings: &Settings) -> Result<u8
             ..defaults
         },
         examples: arguments.examples,
+        timeout: arguments
+            .timeout
+            .or(settled.timeout)
+            .map(|age| Duration::from_secs_f64(age.seconds())),
+        ..run::Options::default()
     };
+    let mut check = std::pin::pin!(run::check(&selected.gates, &targets, &options));
     let findings = tokio::select! {
-        findings = run::check(&selected.gates, &targets, &options) => findings,
-        _ = tokio::signal::ctrl_c() => {
-            return Err(Error::new(crate::ErrorKind::Interrupted, "interrupted; nothing was decided").into());
+        findings = &mut check => findings,
+        () = stop::asked() => {
+            options.interrupt.ask();
+            // The sessions end on the server, too; who asks twice does not wait for that.
+            tokio::select! {
+                _ = &mut check => {}
+                () = stop::asked() => {}
+            }
+            return Err(stop::error("nothing was decided").into());
         }
     };
     let fail_on = match arguments.fail_on {

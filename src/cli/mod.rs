@@ -6,6 +6,7 @@ mod list;
 mod rehearse;
 mod replay;
 mod settings;
+mod stop;
 mod watch;
 
 use std::io::{IsTerminal, Write};
@@ -24,7 +25,7 @@ use settings::Settings;
 #[command(
     name = "postern",
     version,
-    after_help = "Exit codes: 0 passed, 1 a blocking gate failed, 2 usage or definition error, 3 something could not be checked.",
+    after_help = "Exit codes: 0 passed, 1 a blocking gate failed, 2 usage or definition error, 3 something could not be checked, 130 interrupted.",
     after_long_help = AFTER_HELP
 )]
 struct Arguments {
@@ -41,6 +42,7 @@ Exit codes:
   1  a blocking gate failed; the list of failures is complete
   2  the command line, postern.toml or a definition is wrong; nothing was run
   3  something could not be checked; outranks 1
+  130  stopped by Ctrl-C or SIGTERM; nothing was decided, and nothing is left behind
 
 Settings: a flag outranks the environment, the environment outranks postern.toml, and postern.toml
 outranks the defaults. The file is found in the working directory or the nearest parent; paths in
@@ -50,6 +52,7 @@ it count from its folder.
   gates             = [\"gates\"]
   fail_on           = \"block\"          # or \"warn\"; POSTERN_FAIL_ON
   engine            = \"auto\"           # of throwaway servers; POSTERN_ENGINE
+  timeout           = \"1h\"             # of a whole check; POSTERN_TIMEOUT
   statement_timeout = \"5m\"             # POSTERN_STATEMENT_TIMEOUT
   lock_timeout      = \"5s\"             # POSTERN_LOCK_TIMEOUT
 
@@ -61,7 +64,7 @@ it count from its folder.
 
   [target.staging]                     # check --target staging
   url_env = \"STAGING_URL\"              # or url = \"postgres://…\"; DATABASE_URL outranks a default target
-  gates   = [\"gates/staging\"]          # also fail_on, statement_timeout, lock_timeout
+  gates   = [\"gates/staging\"]          # also fail_on and the timeouts
 
 Gates may compare with any target by its name. A password in postern.toml is shown nowhere.";
 

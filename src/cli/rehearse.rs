@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::error::{Error, ErrorKind, Errors};
+use crate::error::{Error, Errors};
 use crate::pg::ServerOptions;
 use crate::report::rehearsal::{RehearsalReport, json, junit, terminal};
 use crate::scenario::{Options, Scenario, rehearse};
 
 use super::EngineArgument;
 use super::settings::Settings;
+use super::stop;
 use super::watch::Watched;
 
 #[derive(Debug, Args)]
@@ -49,11 +50,11 @@ pub(super) async fn run(arguments: &Arguments, settings: &Settings) -> Result<u8
         ..Options::default()
     };
     let mut watched = Watched::new();
-    // On Ctrl-C the server is dropped with this future, and stops with it.
+    // Asked to stop, the server is dropped with this future, and stops with it.
     let rehearsal = tokio::select! {
         rehearsal = rehearse(&scenario, &options, &mut watched) => rehearsal,
-        _ = tokio::signal::ctrl_c() => {
-            Err(Error::new(ErrorKind::Interrupted, "interrupted; nothing was decided"))
+        () = stop::asked() => {
+            Err(stop::error("nothing was decided"))
         }
     };
     drop(watched);

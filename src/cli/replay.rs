@@ -12,6 +12,7 @@ use crate::pg::{Database, Server, ServerOptions};
 
 use super::EngineArgument;
 use super::settings::Settings;
+use super::stop;
 use super::watch::{Watched, direction};
 
 #[derive(Debug, Args)]
@@ -36,11 +37,11 @@ pub(super) async fn run(arguments: &Arguments, settings: &Settings) -> Result<u8
         engine,
         ..ServerOptions::default()
     };
-    // On Ctrl-C the server is dropped with this future, and stops with it.
+    // Asked to stop, the server is dropped with this future, and stops with it.
     tokio::select! {
         result = replay(&options, &history, &before) => result,
-        _ = tokio::signal::ctrl_c() => {
-            Err(crate::Error::new(crate::ErrorKind::Interrupted, "interrupted; nothing was proved").into())
+        () = stop::asked() => {
+            Err(stop::error("nothing was proved").into())
         }
     }
 }

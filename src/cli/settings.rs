@@ -47,6 +47,8 @@ pub(super) struct RunSettings {
     pub(super) gates: Option<Vec<PathBuf>>,
     /// Which failures make the exit code 1.
     pub(super) fail_on: Option<FailOn>,
+    /// How long the whole run may take.
+    pub(super) timeout: Option<Age>,
     /// How long one statement may take.
     pub(super) statement_timeout: Option<Age>,
     /// How long a statement may wait for a lock.
@@ -76,6 +78,7 @@ struct Top {
     engine: Option<String>,
     gates: Option<Vec<PathBuf>>,
     fail_on: Option<FailOn>,
+    timeout: Option<Age>,
     statement_timeout: Option<Age>,
     lock_timeout: Option<Age>,
 }
@@ -90,6 +93,7 @@ struct TargetFields {
     url_env: Option<String>,
     gates: Option<Vec<PathBuf>>,
     fail_on: Option<FailOn>,
+    timeout: Option<Age>,
     statement_timeout: Option<Age>,
     lock_timeout: Option<Age>,
 }
@@ -179,6 +183,7 @@ impl Settings {
             RunSettings {
                 gates: run.gates.or_else(|| self.run.gates.clone()),
                 fail_on: run.fail_on.or(self.run.fail_on),
+                timeout: run.timeout.or(self.run.timeout),
                 statement_timeout: run.statement_timeout.or(self.run.statement_timeout),
                 lock_timeout: run.lock_timeout.or(self.run.lock_timeout),
             },
@@ -252,6 +257,7 @@ impl Reader<'_> {
             settings.run = RunSettings {
                 gates: top.gates.map(|gates| self.paths(&gates)),
                 fail_on: top.fail_on,
+                timeout: top.timeout,
                 statement_timeout: top.statement_timeout,
                 lock_timeout: top.lock_timeout,
             };
@@ -368,6 +374,7 @@ impl Reader<'_> {
             run: RunSettings {
                 gates: target.gates.map(|gates| self.paths(&gates)),
                 fail_on: target.fail_on,
+                timeout: target.timeout,
                 statement_timeout: target.statement_timeout,
                 lock_timeout: target.lock_timeout,
             },

@@ -12,6 +12,7 @@ mod rehearse;
 mod replay;
 mod select;
 mod settings;
+mod stop;
 mod support;
 mod targets;
 mod tidy;
