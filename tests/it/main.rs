@@ -6,6 +6,7 @@
 mod bench;
 mod check;
 mod engines;
+mod exit_codes;
 mod migrate;
 mod project;
 mod rehearse;
