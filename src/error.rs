@@ -75,6 +75,39 @@ impl Excerpt {
     pub fn line_column(&self) -> (u32, u32) {
         line_column(&self.text, self.span.start)
     }
+
+    /// Passes the text through `mask`, line by line, and moves the span along.
+    fn mask(&mut self, mask: &impl Fn(&str) -> String) {
+        let (mut text, mut span) = (String::with_capacity(self.text.len()), self.span.clone());
+        let mut offset = 0;
+        for line in self.text.split_inclusive('\n') {
+            let masked = mask(line);
+            let same = |pairs: &mut dyn Iterator<Item = (u8, u8)>| {
+                pairs.take_while(|(left, right)| left == right).count()
+            };
+            let head = same(&mut line.bytes().zip(masked.bytes()));
+            let tail = same(&mut line.bytes().rev().zip(masked.bytes().rev()));
+            let within = offset..=offset + line.len();
+            for (old, new) in [
+                (self.span.start, &mut span.start),
+                (self.span.end, &mut span.end),
+            ] {
+                if within.contains(&old) {
+                    let at = old - offset;
+                    *new = text.len()
+                        + match line.len() - at {
+                            _ if at <= head => at,
+                            rest if rest <= tail => masked.len() - rest,
+                            _ => head,
+                        };
+                }
+            }
+            text.push_str(&masked);
+            offset += line.len();
+        }
+        self.span = span;
+        self.text = text.into();
+    }
 }
 
 /// Line and column (both from 1, the column in characters) of a byte offset in a text.
@@ -176,6 +209,10 @@ impl Error {
         }
         inner.help = inner.help.as_deref().map(&mask);
         inner.sql = inner.sql.as_deref().map(&mask);
+        for excerpt in &mut inner.excerpts {
+            excerpt.label = mask(&excerpt.label);
+            excerpt.mask(&mask);
+        }
         self
     }
 
@@ -215,7 +252,7 @@ impl Error {
     }
 
     /// The exit code that this error alone leads to: 2 for a mistake in the command line or the
-    /// definitions, 3 for everything that could not be checked.
+    /// definitions, 130 when the user asked to stop, 3 for everything else that could not be checked.
     pub fn exit_code(&self) -> u8 {
         match self.0.kind {
             ErrorKind::Usage | ErrorKind::Definition => 2,
@@ -225,8 +262,8 @@ impl Error {
             | ErrorKind::ConnectionLost
             | ErrorKind::Migration
             | ErrorKind::Engine
-            | ErrorKind::Io
-            | ErrorKind::Interrupted => 3,
+            | ErrorKind::Io => 3,
+            ErrorKind::Interrupted => 130,
         }
     }
 
@@ -369,6 +406,31 @@ mod tests {
           |
           = help: did you mean `columns`?
         "#);
+    }
+
+    #[test]
+    fn a_masked_excerpt_still_points_at_the_same_thing() {
+        let text: Arc<str> = "# a\nurl = \"pw hunter22 x\" # why\nb = 1\n".into();
+        let span = |word: &str| {
+            let at = text.find(word).expect("the word is in the text");
+            at..at + word.len()
+        };
+        for (word, expected) in [
+            ("url", "url"),
+            ("\"pw hunter22 x\"", "\"pw **** x\""),
+            ("why", "why"),
+            ("b = 1", "b = 1"),
+        ] {
+            let error = Error::usage("x").at(Excerpt {
+                file: "f".into(),
+                text: Arc::clone(&text),
+                span: span(word),
+                label: String::new(),
+            });
+            let error = error.masked(|text| text.replace("hunter22", "****"));
+            let excerpt = &error.excerpts()[0];
+            assert_eq!(&excerpt.text[excerpt.span.clone()], expected);
+        }
     }
 
     #[test]

@@ -6,38 +6,49 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::error::{Error, Errors};
+use crate::error::{Error, Errors, one_of};
 use crate::gate::catalog::Side;
 use crate::gate::fields::Age;
-use crate::gate::{LoadOptions, load};
 use crate::pg::{Address, Limits};
 use crate::report::{FailOn, Report, json_v1, junit, terminal};
 use crate::run;
 
+use super::definitions::DefinitionArguments;
+use super::settings::{RunSettings, Settings};
+use super::stop;
+
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The database to check, as postgres://USER@HOST:PORT/DATABASE; a password in the environment
-    /// (PGPASSWORD) or in the password file stays out of the list of processes.
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    /// (PGPASSWORD) or in the password file stays out of the list of processes. [default:
+    /// DATABASE_URL, else the default target of postern.toml]
+    #[arg(long, value_name = "URL", conflicts_with = "target")]
     url: Option<String>,
-    /// Another database that gates compare with, as NAME=URL. May be repeated.
+    /// The database to check, by its name in postern.toml.
+    #[arg(long, value_name = "NAME")]
+    target: Option<String>,
+    /// Another database that gates compare with, as NAME=URL, beside the targets of postern.toml.
+    /// May be repeated.
     #[arg(long = "other", value_name = "NAME=URL")]
     others: Vec<String>,
-    /// A file of gates or a folder of such files. May be repeated.
-    #[arg(long, value_name = "PATH", default_value = "gates")]
-    gates: Vec<PathBuf>,
-    /// A variable for the definitions. May be repeated.
-    #[arg(long = "var", value_name = "NAME=VALUE")]
-    vars: Vec<String>,
+    #[command(flatten)]
+    definitions: DefinitionArguments,
     /// terminal, json or junit, with =FILE into a file. May be repeated.
     #[arg(long, value_name = "FORMAT[=FILE]", default_value = "terminal")]
     format: Vec<String>,
-    /// Which failures make the exit code 1.
-    #[arg(long, value_enum, default_value = "block")]
-    fail_on: FailOnArgument,
-    /// How long one statement may take, such as 30s or 5m.
-    #[arg(long, value_name = "TIME", default_value = "5m")]
-    statement_timeout: String,
+    /// Which failures make the exit code 1. [default: block]
+    #[arg(long, value_enum, env = "POSTERN_FAIL_ON")]
+    fail_on: Option<FailOnArgument>,
+    /// How long the whole run may take, such as 30m; gates that were not judged by then are errored.
+    /// [default: as long as it takes]
+    #[arg(long, value_name = "TIME", env = "POSTERN_TIMEOUT", value_parser = Age::parse)]
+    timeout: Option<Age>,
+    /// How long one statement may take, such as 30s. [default: 5m]
+    #[arg(long, value_name = "TIME", env = "POSTERN_STATEMENT_TIMEOUT", value_parser = Age::parse)]
+    statement_timeout: Option<Age>,
+    /// How long a statement may wait for a lock. [default: 5s]
+    #[arg(long, value_name = "TIME", env = "POSTERN_LOCK_TIMEOUT", value_parser = Age::parse)]
+    lock_timeout: Option<Age>,
     /// How many offending rows are named at the most, where a gate does not say.
     #[arg(long, value_name = "N", default_value_t = 10)]
     examples: u32,
@@ -65,7 +76,7 @@ enum Format {
     Junit,
 }
 
-pub(super) async fn run(arguments: &Arguments) -> Result<u8, Errors> {
+pub(super) async fn run(arguments: &Arguments, settings: &Settings) -> Result<u8, Errors> {
     let mut errors = Vec::new();
     let mut keep = |error: Error| errors.push(error);
     let outputs: Vec<Output> = arguments
@@ -73,26 +84,7 @@ pub(super) async fn run(arguments: &Arguments) -> Result<u8, Errors> {
         .iter()
         .filter_map(|text| output(text).map_err(&mut keep).ok())
         .collect();
-    let mut vars = BTreeMap::new();
-    for text in &arguments.vars {
-        match text.split_once('=') {
-            Some((name, value)) => {
-                vars.insert(name.to_owned(), value.to_owned());
-            }
-            None => keep(
-                Error::usage(format!("`--var {text}` has no value")).help("write --var NAME=VALUE"),
-            ),
-        }
-    }
-    let timeout = Age::parse(&arguments.statement_timeout)
-        .map_err(|why| keep(Error::usage(format!("--statement-timeout: {why}"))));
-    let address =
-        match &arguments.url {
-            Some(url) => Address::parse(url),
-            None => Err(Error::usage("no target database is named")
-                .help("give --url URL or set DATABASE_URL")),
-        };
-    let address = address.map_err(&mut keep);
+    let main = main_target(arguments, settings).map_err(&mut keep);
     let mut targets = BTreeMap::new();
     for text in &arguments.others {
         match text.split_once('=') {
@@ -107,32 +99,74 @@ pub(super) async fn run(arguments: &Arguments) -> Result<u8, Errors> {
             }
         }
     }
-    let definitions =
-        load(&arguments.gates, &LoadOptions { vars }).map_err(|found| errors.extend(found.0));
-    let (Ok(timeout), Ok(address), Ok(definitions), true) =
-        (timeout, address, definitions, errors.is_empty())
-    else {
+    let settled = main.as_ref().map_or(&settings.run, |(_, settled)| settled);
+    let selected = arguments
+        .definitions
+        .load(settings, settled)
+        .map_err(|found| errors.extend(found.0));
+    for side in selected
+        .iter()
+        .flat_map(|selected| run::sides(&selected.gates))
+    {
+        let Side::Other(name) = &side else { continue };
+        if !targets.contains_key(&side) && settings.targets().any(|known| known == name) {
+            match settings.target(name) {
+                Ok((address, _)) => {
+                    targets.insert(side, address);
+                }
+                Err(error) => errors.push(error),
+            }
+        }
+    }
+    let (Ok((address, settled)), Ok(selected), true) = (main, selected, errors.is_empty()) else {
         return Err(Errors(errors));
     };
     targets.insert(Side::Main, address.clone());
+    let defaults = Limits::default();
+    let limit = |flag: Option<Age>, settled: Option<Age>, default| {
+        let age = flag.or(settled);
+        age.map_or(default, |age| Duration::from_secs_f64(age.seconds()))
+    };
     let options = run::Options {
         limits: Limits {
-            statement: Duration::from_secs_f64(timeout.seconds()),
-            ..Limits::default()
+            statement: limit(
+                arguments.statement_timeout,
+                settled.statement_timeout,
+                defaults.statement,
+            ),
+            lock: limit(arguments.lock_timeout, settled.lock_timeout, defaults.lock),
+            ..defaults
         },
         examples: arguments.examples,
+        timeout: arguments
+            .timeout
+            .or(settled.timeout)
+            .map(|age| Duration::from_secs_f64(age.seconds())),
+        ..run::Options::default()
     };
+    let mut check = std::pin::pin!(run::check(&selected.gates, &targets, &options));
     let findings = tokio::select! {
-        findings = run::check(&definitions.gates, &targets, &options) => findings,
-        _ = tokio::signal::ctrl_c() => {
-            return Err(Error::new(crate::ErrorKind::Interrupted, "interrupted; nothing was decided").into());
+        findings = &mut check => findings,
+        () = stop::asked() => {
+            options.interrupt.ask();
+            // The sessions end on the server, too; who asks twice does not wait for that.
+            tokio::select! {
+                _ = &mut check => {}
+                () = stop::asked() => {}
+            }
+            return Err(stop::error("nothing was decided").into());
         }
     };
     let fail_on = match arguments.fail_on {
-        FailOnArgument::Block => FailOn::Block,
-        FailOnArgument::Warn => FailOn::Warn,
+        Some(FailOnArgument::Block) => FailOn::Block,
+        Some(FailOnArgument::Warn) => FailOn::Warn,
+        None => settled.fail_on.unwrap_or_default(),
     };
-    let report = Report::new(&definitions.gates, findings, &address, fail_on);
+    let mut report = Report::new(&selected.gates, findings, &address, fail_on);
+    if let Some((selection, left_out)) = selected.left_out {
+        report.selection = Some(selection);
+        report.summary.left_out = left_out;
+    }
     for output in &outputs {
         let text = match output.format {
             Format::Terminal => terminal::render(&report, arguments.verbose),
@@ -149,6 +183,38 @@ pub(super) async fn run(arguments: &Arguments) -> Result<u8, Errors> {
     Ok(report.summary.exit_code)
 }
 
+/// The database to check and what is settled for it: flag, then environment, then file.
+fn main_target(
+    arguments: &Arguments,
+    settings: &Settings,
+) -> crate::Result<(Address, RunSettings)> {
+    if let Some(name) = &arguments.target {
+        return settings.target(name);
+    }
+    if let Some(url) = &arguments.url {
+        return Ok((Address::parse(url)?, settings.run.clone()));
+    }
+    if let Some(url) = std::env::var_os("DATABASE_URL") {
+        let address = Address::parse(&url.to_string_lossy());
+        let address = address.map_err(|error| error.context("DATABASE_URL"))?;
+        return Ok((address, settings.run.clone()));
+    }
+    if let Some(name) = settings.default_target() {
+        return settings.target(name);
+    }
+    let error = Error::usage("no target database is named");
+    let names: Vec<&str> = settings.targets().collect();
+    Err(match names.as_slice() {
+        [] => {
+            error.help("give --url URL, set DATABASE_URL, or define [target.NAME] in postern.toml")
+        }
+        names => error.help(format!(
+            "give --target with {}, or set default_target in postern.toml",
+            one_of(names.iter().copied())
+        )),
+    })
+}
+
 fn output(text: &str) -> crate::Result<Output> {
     const FORMATS: [&str; 3] = ["terminal", "json", "junit"];
     let (name, file) = match text.split_once('=') {
@@ -163,7 +229,7 @@ fn output(text: &str) -> crate::Result<Output> {
             let error = Error::usage(format!("unknown format `{other}`"));
             return Err(match crate::error::nearest(other, FORMATS) {
                 Some(near) => error.help(format!("did you mean `{near}`?")),
-                None => error.help(format!("the formats are {}", crate::error::one_of(FORMATS))),
+                None => error.help(format!("the formats are {}", one_of(FORMATS))),
             });
         }
     };

@@ -1,17 +1,17 @@
 //! `postern list`: what there is.
 
-use std::path::PathBuf;
-
 use clap::Args;
 
 use crate::error::Errors;
-use crate::gate::{LoadOptions, load, schema};
+use crate::gate::schema;
+
+use super::definitions::DefinitionArguments;
+use super::settings::Settings;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// A file of gates or a folder of such files. May be repeated.
-    #[arg(long, value_name = "PATH", default_value = "gates")]
-    gates: Vec<PathBuf>,
+    #[command(flatten)]
+    definitions: DefinitionArguments,
     /// Prints the reference of every kind, in Markdown.
     #[arg(long, conflicts_with = "schema")]
     reference: bool,
@@ -20,13 +20,13 @@ pub(super) struct Arguments {
     schema: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<u8, Errors> {
+pub(super) fn run(arguments: &Arguments, settings: &Settings) -> Result<u8, Errors> {
     let text = if arguments.reference {
         schema::reference()
     } else if arguments.schema {
         format!("{:#}\n", schema::gate_file())
     } else {
-        let gates = load(&arguments.gates, &LoadOptions::default())?.gates;
+        let gates = arguments.definitions.load(settings, &settings.run)?.gates;
         gates
             .iter()
             .map(|gate| {

@@ -1,28 +1,89 @@
 //! The command line: one verb, one file.
 
 mod check;
+mod definitions;
 mod list;
 mod rehearse;
 mod replay;
+mod settings;
+mod stop;
 mod watch;
 
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use crate::error::Errors;
+use crate::pg::{EngineChoice, mask};
+
+use settings::Settings;
 
 /// Decides whether data may pass: data-quality gates for PostgreSQL.
 #[derive(Debug, Parser)]
 #[command(
     name = "postern",
     version,
-    after_help = "Exit codes: 0 passed, 1 a blocking gate failed, 2 usage or definition error, 3 something could not be checked."
+    after_help = "Exit codes: 0 passed, 1 a blocking gate failed, 2 usage or definition error, 3 something could not be checked, 130 interrupted.",
+    after_long_help = AFTER_HELP
 )]
 struct Arguments {
+    /// The settings of the project. [default: postern.toml here or in the nearest parent folder]
+    #[arg(long, global = true, env = "POSTERN_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  every gate passed, warned or was skipped
+  1  a blocking gate failed; the list of failures is complete
+  2  the command line, postern.toml or a definition is wrong; nothing was run
+  3  something could not be checked; outranks 1
+  130  stopped by Ctrl-C or SIGTERM; nothing was decided, and nothing is left behind
+
+Settings: a flag outranks the environment, the environment outranks postern.toml, and postern.toml
+outranks the defaults. The file is found in the working directory or the nearest parent; paths in
+it count from its folder.
+
+  default_target    = \"staging\"        # of check; a single target needs none
+  gates             = [\"gates\"]
+  fail_on           = \"block\"          # or \"warn\"; POSTERN_FAIL_ON
+  engine            = \"auto\"           # of throwaway servers; POSTERN_ENGINE
+  timeout           = \"1h\"             # of a whole check; POSTERN_TIMEOUT
+  statement_timeout = \"5m\"             # POSTERN_STATEMENT_TIMEOUT
+  lock_timeout      = \"5s\"             # POSTERN_LOCK_TIMEOUT
+
+  [scenario]
+  default = \"consolidation\"            # POSTERN_SCENARIO
+
+  [vars]
+  schema = \"curated\"                   # ${schema} in definitions
+
+  [target.staging]                     # check --target staging
+  url_env = \"STAGING_URL\"              # or url = \"postgres://…\"; DATABASE_URL outranks a default target
+  gates   = [\"gates/staging\"]          # also fail_on and the timeouts
+
+Gates may compare with any target by its name. A password in postern.toml is shown nowhere.";
+
+/// Where a throwaway server comes from.
+#[derive(Debug, Args)]
+struct EngineArgument {
+    /// Where the throwaway Postgres comes from: auto, local or docker. [default: `engine` of
+    /// postern.toml, else auto]
+    #[arg(long, value_name = "ENGINE", env = "POSTERN_ENGINE")]
+    engine: Option<String>,
+}
+
+impl EngineArgument {
+    fn choose(&self, settings: &Settings) -> crate::Result<EngineChoice> {
+        match &self.engine {
+            Some(word) => word.parse(),
+            None => Ok(settings.engine.unwrap_or_default()),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -57,11 +118,12 @@ pub fn main() -> ExitCode {
         }
     };
     let result = runtime.block_on(async {
+        let settings = Settings::find(arguments.config.as_deref())?;
         match arguments.command {
-            Command::Check(arguments) => check::run(&arguments).await,
-            Command::List(arguments) => list::run(&arguments),
-            Command::Rehearse(arguments) => rehearse::run(&arguments).await,
-            Command::Replay(arguments) => replay::run(&arguments).await,
+            Command::Check(arguments) => check::run(&arguments, &settings).await,
+            Command::List(arguments) => list::run(&arguments, &settings),
+            Command::Rehearse(arguments) => rehearse::run(&arguments, &settings).await,
+            Command::Replay(arguments) => replay::run(&arguments, &settings).await,
         }
     });
     match result {
@@ -78,6 +140,8 @@ fn complain(errors: &Errors) {
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let mut stderr = std::io::stderr().lock();
     for error in &errors.0 {
+        // A wrong line of postern.toml is shown, and a password may stand on it.
+        let error = error.clone().masked(mask);
         // Nothing is left to tell it to when stderr is gone.
         let _ = writeln!(stderr, "{}\n", error.render(colour));
     }

@@ -1,24 +1,27 @@
 //! `postern rehearse`: a scenario from its legacy database to its workload, on a throwaway server.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::error::{Error, ErrorKind, Errors};
-use crate::pg::{EngineChoice, ServerOptions};
+use crate::error::{Error, Errors};
+use crate::pg::ServerOptions;
 use crate::report::rehearsal::{RehearsalReport, json, junit, terminal};
 use crate::scenario::{Options, Scenario, rehearse};
 
+use super::EngineArgument;
+use super::settings::Settings;
+use super::stop;
 use super::watch::Watched;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The scenario: a folder, or the name of one under `fixtures/`.
-    #[arg(default_value = "consolidation")]
-    scenario: String,
-    /// Where the throwaway Postgres comes from: auto, local or docker.
-    #[arg(long, value_name = "ENGINE", default_value = "auto")]
-    engine: String,
+    /// The scenario: a folder, or the name of one under `fixtures/`. [default: that of [scenario]
+    /// in postern.toml, else consolidation]
+    #[arg(env = "POSTERN_SCENARIO")]
+    scenario: Option<String>,
+    #[command(flatten)]
+    engine: EngineArgument,
     /// The folder for the reports: report.txt, report.json, report.junit.xml.
     #[arg(long, value_name = "FOLDER", default_value = "reports/latest")]
     reports: PathBuf,
@@ -28,9 +31,11 @@ pub(super) struct Arguments {
     settings: Vec<String>,
 }
 
-pub(super) async fn run(arguments: &Arguments) -> Result<u8, Errors> {
-    let engine: EngineChoice = arguments.engine.parse()?;
-    let mut scenario = Scenario::load(&folder(&arguments.scenario)?)?;
+pub(super) async fn run(arguments: &Arguments, settings: &Settings) -> Result<u8, Errors> {
+    let engine = arguments.engine.choose(settings)?;
+    let named = arguments.scenario.as_ref().or(settings.scenario.as_ref());
+    let named = named.map_or("consolidation", String::as_str);
+    let mut scenario = Scenario::load(&folder(named, settings)?)?;
     for text in &arguments.settings {
         let (name, value) = text.split_once('=').ok_or_else(|| {
             Error::usage(format!("`--set {text}` has no value")).help("write --set NAME=VALUE")
@@ -45,11 +50,11 @@ pub(super) async fn run(arguments: &Arguments) -> Result<u8, Errors> {
         ..Options::default()
     };
     let mut watched = Watched::new();
-    // On Ctrl-C the server is dropped with this future, and stops with it.
+    // Asked to stop, the server is dropped with this future, and stops with it.
     let rehearsal = tokio::select! {
         rehearsal = rehearse(&scenario, &options, &mut watched) => rehearsal,
-        _ = tokio::signal::ctrl_c() => {
-            Err(Error::new(ErrorKind::Interrupted, "interrupted; nothing was decided"))
+        () = stop::asked() => {
+            Err(stop::error("nothing was decided"))
         }
     };
     drop(watched);
@@ -69,16 +74,17 @@ pub(super) async fn run(arguments: &Arguments) -> Result<u8, Errors> {
 }
 
 /// The folder of a scenario that is named by its path or by its name.
-fn folder(named: &str) -> Result<PathBuf, Error> {
+fn folder(named: &str, settings: &Settings) -> Result<PathBuf, Error> {
+    let fixtures = settings.path("fixtures");
     let direct = PathBuf::from(named);
-    let known = Path::new("fixtures").join(named);
+    let known = fixtures.join(named);
     for candidate in [&direct, &known] {
         if candidate.join("scenario.toml").is_file() {
             return Ok(candidate.clone());
         }
     }
     let error = Error::usage(format!("there is no scenario `{named}`"));
-    let mut names: Vec<String> = std::fs::read_dir("fixtures")
+    let mut names: Vec<String> = std::fs::read_dir(&fixtures)
         .into_iter()
         .flatten()
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))

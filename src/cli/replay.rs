@@ -8,8 +8,11 @@ use tabled::settings::{Padding, Style};
 
 use crate::error::Errors;
 use crate::migrate::{History, Replay, Replayer, Script};
-use crate::pg::{Database, EngineChoice, Server, ServerOptions};
+use crate::pg::{Database, Server, ServerOptions};
 
+use super::EngineArgument;
+use super::settings::Settings;
+use super::stop;
 use super::watch::{Watched, direction};
 
 #[derive(Debug, Args)]
@@ -19,13 +22,12 @@ pub(super) struct Arguments {
     /// A file of SQL that is there before the first migration: a legacy schema, its data. May be repeated.
     #[arg(long, value_name = "FILE")]
     before: Vec<PathBuf>,
-    /// Where the throwaway Postgres comes from: auto, local or docker.
-    #[arg(long, value_name = "ENGINE", default_value = "auto")]
-    engine: String,
+    #[command(flatten)]
+    engine: EngineArgument,
 }
 
-pub(super) async fn run(arguments: &Arguments) -> Result<u8, Errors> {
-    let engine: EngineChoice = arguments.engine.parse()?;
+pub(super) async fn run(arguments: &Arguments, settings: &Settings) -> Result<u8, Errors> {
+    let engine = arguments.engine.choose(settings)?;
     let history = History::discover(&arguments.folder)?;
     let mut before = Vec::new();
     for file in &arguments.before {
@@ -35,11 +37,11 @@ pub(super) async fn run(arguments: &Arguments) -> Result<u8, Errors> {
         engine,
         ..ServerOptions::default()
     };
-    // On Ctrl-C the server is dropped with this future, and stops with it.
+    // Asked to stop, the server is dropped with this future, and stops with it.
     tokio::select! {
         result = replay(&options, &history, &before) => result,
-        _ = tokio::signal::ctrl_c() => {
-            Err(crate::Error::new(crate::ErrorKind::Interrupted, "interrupted; nothing was proved").into())
+        () = stop::asked() => {
+            Err(stop::error("nothing was proved").into())
         }
     }
 }

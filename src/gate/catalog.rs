@@ -62,7 +62,7 @@ pub struct RelationInfo {
     pub unique_keys: Vec<Vec<String>>,
     /// The leading columns of every valid index, for the question whether a key is indexed.
     pub indexes: Vec<Vec<String>>,
-    /// Size of the main fork in bytes, partitions included.
+    /// Size of the main fork in bytes when it was last vacuumed or analyzed.
     pub bytes: u64,
 }
 

@@ -9,6 +9,7 @@ pub mod fields;
 pub mod kinds;
 mod measured;
 pub mod schema;
+pub mod select;
 pub mod threshold;
 
 use std::fmt;

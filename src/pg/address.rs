@@ -151,7 +151,7 @@ impl Address {
     /// A password shorter than four characters, or equal to the user, host or database, is not
     /// searched for by itself: every such word of the text would go.
     pub fn mask(&self, text: &str) -> String {
-        let mut masked = mask_patterns(text);
+        let mut masked = mask(text);
         let plain = [
             self.options.get_username(),
             self.options.get_host(),
@@ -175,6 +175,10 @@ impl Address {
 }
 
 const MASK: &str = "****";
+
+// What the SQL standard has a client say where no server is left to say it.
+pub(super) const CANNOT_CONNECT: &str = "08001";
+const CONNECTION_FAILURE: &str = "08006";
 
 /// The password part of `USER:PASSWORD@HOST…`, as typed.
 fn typed_password(rest: &str) -> Option<&str> {
@@ -213,8 +217,8 @@ fn check_encoding(rest: &str) -> Result<()> {
     Ok(())
 }
 
-/// Hides what stands where a password stands, whoever's it is.
-fn mask_patterns(text: &str) -> String {
+/// `text` without what stands where a password stands: in any database URL, or after `password=`.
+pub fn mask(text: &str) -> String {
     let mut out = mask_urls(text);
     for key in ["password=", "password ="] {
         out = mask_after(&out, key);
@@ -229,10 +233,7 @@ fn mask_urls(text: &str) -> String {
     while let Some(start) = rest.find("://") {
         let (before, after) = rest.split_at(start + 3);
         out.push_str(before);
-        let end = after
-            .find(|c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '`' | '<' | '>'))
-            .unwrap_or(after.len());
-        let (url, tail) = after.split_at(end);
+        let (url, tail) = after.split_at(end_of_url(after));
         match url.rsplit_once('@') {
             Some((userinfo, host)) if userinfo.contains(':') => {
                 let user = userinfo.split(':').next().unwrap_or_default();
@@ -248,6 +249,19 @@ fn mask_urls(text: &str) -> String {
     }
     out.push_str(rest);
     out
+}
+
+/// Where a URL ends: at a space or a quote, but not at a quote inside a password.
+fn end_of_url(text: &str) -> usize {
+    let end = |stops: fn(char) -> bool| text.find(stops).unwrap_or(text.len());
+    let long = end(char::is_whitespace);
+    let short = end(|c| c.is_whitespace() || matches!(c, '\'' | '"' | '`' | '<' | '>'));
+    let (inside, beyond) = (&text[..short], &text[short..long]);
+    if inside.contains(':') && !inside.contains('@') && beyond.contains('@') {
+        long
+    } else {
+        short
+    }
 }
 
 /// The word (or quoted text) after each `key` becomes `****`.
@@ -299,16 +313,22 @@ fn describe(error: &sqlx::Error, address: &Address) -> Error {
                 ErrorKind::ConnectionLost => format!("the connection to {address} was lost: {io}"),
                 _ => format!("could not reach {address}: {io}"),
             };
-            Error::new(kind, message)
+            let sqlstate = match kind {
+                ErrorKind::ConnectionLost => CONNECTION_FAILURE,
+                _ => CANNOT_CONNECT,
+            };
+            Error::new(kind, message).with_sqlstate(sqlstate)
         }
         sqlx::Error::Tls(tls) => Error::new(
             ErrorKind::Connect,
             format!("could not agree on TLS with {address}: {tls}"),
-        ),
+        )
+        .with_sqlstate(CANNOT_CONNECT),
         sqlx::Error::Configuration(why) => Error::new(
             ErrorKind::Connect,
             format!("could not connect to {address}: {why}"),
-        ),
+        )
+        .with_sqlstate(CANNOT_CONNECT),
         other => Error::new(ErrorKind::Database, other.to_string()),
     }
 }
@@ -432,8 +452,12 @@ mod tests {
     #[case("see postgres://a:b@h/d now", "see postgres://a:****@h/d now")]
     #[case("'host=x password=secret user=y'", "'host=x password=**** user=y'")]
     #[case("password = 'a b' x", "password =**** x")]
+    #[case(
+        "url = \"postgres://a:b'c\\\"d@h/d\" x",
+        "url = \"postgres://a:****@h/d\" x"
+    )]
     #[case("no secrets at http://x.y/z", "no secrets at http://x.y/z")]
     fn passwords_in_any_text_are_masked(#[case] text: &str, #[case] expected: &str) {
-        assert_eq!(mask_patterns(text), expected);
+        assert_eq!(mask(text), expected);
     }
 }

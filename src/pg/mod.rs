@@ -6,8 +6,8 @@ mod server;
 mod session;
 mod throwaway;
 
-pub use address::Address;
 pub(crate) use address::error_position;
+pub use address::{Address, mask};
 pub use server::{EngineChoice, Server, ServerOptions};
 pub use session::{Failure, Limits, SEARCH_PATH, Session, Snapshot};
 pub use throwaway::Database;

@@ -10,6 +10,7 @@ use crate::sql;
 use crate::sql::Sql;
 
 use super::Address;
+use super::address::CANNOT_CONNECT;
 
 /// How long things may take.
 #[derive(Clone, Copy, Debug)]
@@ -52,10 +53,21 @@ pub struct Session {
     connection: PgConnection,
     address: Address,
     snapshot: Snapshot,
+    /// The server's process for this session.
+    backend: i32,
+    connect_timeout: Duration,
 }
 
 /// The schemas that unqualified names are looked up in.
 pub const SEARCH_PATH: &[&str] = &["pg_catalog", "public"];
+
+/// Takes the snapshot, and has the server end a statement whose client is gone: killed, or cut off
+/// from the network. Postgres 14 and later can do that, on Linux; others would refuse the setting.
+const SNAPSHOT: &str = "
+select pg_export_snapshot(), to_char(now(), 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), pg_is_in_recovery(),
+  current_setting('server_version'), pg_backend_pid(),
+  case when current_setting('client_connection_check_interval', true) is not null and version() like '%linux%'
+    then set_config('client_connection_check_interval', '1000', false) end";
 
 impl Session {
     /// Connects, fixes the settings, and takes a snapshot.
@@ -72,7 +84,8 @@ impl Session {
                         "{address} did not answer within {}s",
                         limits.connect.as_secs_f32()
                     ),
-                ));
+                )
+                .with_sqlstate(CANNOT_CONNECT));
             }
         };
         let milliseconds = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
@@ -88,12 +101,8 @@ impl Session {
         );
         let opened = async {
             (&mut connection).execute(sqlx::raw_sql(setup)).await?;
-            let row = sqlx::query(
-                "select pg_export_snapshot(), to_char(now(), 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), \
-                 pg_is_in_recovery(), current_setting('server_version')",
-            )
-            .fetch_one(&mut connection)
-            .await?;
+            let row = sqlx::query(SNAPSHOT).fetch_one(&mut connection).await?;
+            let backend: i32 = row.try_get(4)?;
             let snapshot = Snapshot {
                 id: row.try_get(0)?,
                 taken_at: row.try_get(1)?,
@@ -102,13 +111,15 @@ impl Session {
             };
             // What a failed statement rolls back to, so that the snapshot survives it.
             (&mut connection).execute("savepoint postern").await?;
-            Ok::<_, sqlx::Error>(snapshot)
+            Ok::<_, sqlx::Error>((snapshot, backend))
         };
-        let snapshot = opened.await.map_err(|error| address.error(&error))?;
+        let (snapshot, backend) = opened.await.map_err(|error| address.error(&error))?;
         Ok(Self {
             connection,
             address: address.clone(),
             snapshot,
+            backend,
+            connect_timeout: limits.connect,
         })
     }
 
@@ -208,6 +219,22 @@ impl Session {
             error: described,
             position: super::error_position(error),
         }
+    }
+
+    /// Ends the session in the midst of a statement, which a closed connection alone would not.
+    pub async fn terminate(self) {
+        let (options, backend) = (self.address.options().clone(), self.backend);
+        drop(self.connection);
+        let ended = async {
+            let mut other = options.application_name("postern").connect().await?;
+            sqlx::query("select pg_terminate_backend($1)")
+                .bind(backend)
+                .execute(&mut other)
+                .await?;
+            other.close().await
+        };
+        // Without it the server looks after its client every second, see [`SNAPSHOT`].
+        let _ = tokio::time::timeout(self.connect_timeout, ended).await;
     }
 
     /// Ends the session.

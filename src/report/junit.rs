@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
+use quick_junit::{NonSuccessKind, Property, TestCase, TestCaseStatus, TestSuite};
 
 use crate::run::State;
 
@@ -15,11 +15,23 @@ pub fn render(report: &Report) -> String {
     for gate in &report.gates {
         suites
             .entry(&gate.suite)
-            .or_insert_with(|| TestSuite::new(gate.suite.as_str()))
+            .or_insert_with(|| suite(report, &gate.suite))
             .add_test_case(case(gate));
     }
     junit.add_test_suites(suites.into_values());
     finish(&junit)
+}
+
+fn suite(report: &Report, name: &str) -> TestSuite {
+    let mut suite = TestSuite::new(name);
+    if report
+        .snapshot
+        .as_ref()
+        .is_some_and(|snapshot| snapshot.in_recovery)
+    {
+        suite.add_property(Property::new("hot_standby", "true"));
+    }
+    suite
 }
 
 /// The document with a line break at its end.

@@ -8,7 +8,7 @@ pub mod rehearsal;
 pub mod terminal;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::gate::threshold::Bounds;
 use crate::gate::{Figure, Finding, Gate, Severity};
@@ -25,6 +25,8 @@ pub struct Report {
     pub summary: Summary,
     /// The database that was checked, without its password.
     pub target: String,
+    /// The selection that left out other gates of the suites; null when all were taken.
+    pub selection: Option<String>,
     /// The one moment that every gate read; null when the target was never reached.
     pub snapshot: Option<Snapshot>,
     /// Every gate, in the order of definition.
@@ -48,6 +50,8 @@ pub struct Summary {
     pub skipped: usize,
     /// How many could not be evaluated.
     pub errored: usize,
+    /// How many gates of the suites were not selected, and so are not in the total.
+    pub left_out: usize,
 }
 
 /// One gate in the report.
@@ -97,7 +101,8 @@ pub struct GateReport {
 }
 
 /// Which failures decide the exit code.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum FailOn {
     /// Only failures of blocking gates.
     #[default]
@@ -135,7 +140,9 @@ impl Report {
                 failed: count(State::Failed),
                 skipped: count(State::Skipped),
                 errored: count(State::Errored),
+                left_out: 0,
             },
+            selection: None,
             target: target.to_string(),
             snapshot: findings.snapshot,
             gates: reports,

@@ -65,8 +65,22 @@ pub(super) fn word(state: State) -> &'static str {
 /// "3 gates passed", or how many did what, worst first.
 fn summary(report: &Report) -> String {
     let summary = &report.summary;
+    let mut notes = String::new();
+    if summary.left_out > 0 {
+        notes.push_str(&format!(
+            "; {} not selected",
+            count(summary.left_out as u64)
+        ));
+    }
+    if report
+        .snapshot
+        .as_ref()
+        .is_some_and(|snapshot| snapshot.in_recovery)
+    {
+        notes.push_str("; read from a hot standby");
+    }
     if summary.passed == summary.total {
-        return format!("{} passed", rows_of(summary.total as u64, "gate"));
+        return format!("{} passed{notes}", rows_of(summary.total as u64, "gate"));
     }
     let parts: Vec<String> = [
         (summary.errored, "errored"),
@@ -80,7 +94,7 @@ fn summary(report: &Report) -> String {
     .map(|(n, word)| format!("{} {word}", count(*n as u64)))
     .collect();
     format!(
-        "{}: {}",
+        "{}: {}{notes}",
         rows_of(summary.total as u64, "gate"),
         parts.join(", ")
     )

@@ -2,8 +2,10 @@
 //! judges, and collects evidence.
 
 mod catalog;
+mod early;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::gate::catalog::{Catalog, Side};
@@ -16,6 +18,8 @@ use crate::plan::{Plan, Step, plan};
 use crate::sql;
 use crate::sql::{Relation, Sql};
 
+pub use early::Interrupt;
+
 /// How a run behaves.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -23,6 +27,10 @@ pub struct Options {
     pub limits: Limits,
     /// How many offending rows are named at the most, where a gate does not say.
     pub examples: u32,
+    /// How long the whole run may take; gates that were not judged by then are errored.
+    pub timeout: Option<Duration>,
+    /// Ends the run early, with the same effect.
+    pub interrupt: Interrupt,
 }
 
 impl Default for Options {
@@ -30,6 +38,8 @@ impl Default for Options {
         Self {
             limits: Limits::default(),
             examples: 10,
+            timeout: None,
+            interrupt: Interrupt::default(),
         }
     }
 }
@@ -150,25 +160,34 @@ pub async fn check(
     options: &Options,
 ) -> Findings {
     let mut given_up: BTreeMap<usize, Error> = BTreeMap::new();
+    let mut early = std::pin::pin!(options.interrupt.or_after(options.timeout));
     for attempt in 0.. {
         let mut round = Round {
             gates,
             options,
             sessions: BTreeMap::new(),
+            snapshot: None,
             outcomes: given_up
                 .iter()
                 .map(|(gate, error)| (*gate, Outcome::Errored(error.clone())))
                 .collect(),
             lost: BTreeMap::new(),
         };
-        let snapshot = round.evaluate(targets).await;
+        // Dropped halfway, an evaluation leaves what was judged by then.
+        let ended_early = tokio::select! {
+            () = round.evaluate(targets) => None,
+            error = &mut early => Some(error),
+        };
+        if let Some(error) = ended_early {
+            return round.abandon(&error).await;
+        }
         let lost = std::mem::take(&mut round.lost);
         if lost.is_empty() || attempt == RESTARTS {
             for (gate, error) in lost {
                 round.outcomes.insert(gate, Outcome::Errored(error));
             }
             return Findings {
-                snapshot,
+                snapshot: round.snapshot,
                 outcomes: round.outcomes.into_values().collect(),
             };
         }
@@ -182,13 +201,15 @@ struct Round<'a> {
     gates: &'a [Gate],
     options: &'a Options,
     sessions: BTreeMap<Side, Session>,
+    /// That of the main session, once there was one.
+    snapshot: Option<Snapshot>,
     outcomes: BTreeMap<usize, Outcome>,
     /// Gates that were being measured when a connection was lost.
     lost: BTreeMap<usize, Error>,
 }
 
 impl Round<'_> {
-    async fn evaluate(&mut self, targets: &BTreeMap<Side, Address>) -> Option<Snapshot> {
+    async fn evaluate(&mut self, targets: &BTreeMap<Side, Address>) {
         let needs: BTreeMap<usize, Needs> = (0..self.gates.len())
             .filter(|gate| !self.outcomes.contains_key(gate))
             .map(|gate| (gate, self.gates[gate].definition.needs()))
@@ -237,14 +258,29 @@ impl Round<'_> {
             }
         }
         self.measure(&asks).await;
-        let snapshot = self
-            .sessions
-            .get(&Side::Main)
-            .map(|session| session.snapshot().clone());
         for (_, session) in std::mem::take(&mut self.sessions) {
             session.close().await;
         }
-        snapshot
+    }
+
+    /// What there is when a run ends early: gates that were not judged are errored, and the
+    /// server is told to end what it still does.
+    async fn abandon(mut self, error: &Error) -> Findings {
+        for (_, session) in std::mem::take(&mut self.sessions) {
+            session.terminate().await;
+        }
+        for (gate, error) in std::mem::take(&mut self.lost) {
+            self.outcomes.insert(gate, Outcome::Errored(error));
+        }
+        for gate in 0..self.gates.len() {
+            if !self.outcomes.contains_key(&gate) {
+                self.errored(gate, error.clone());
+            }
+        }
+        Findings {
+            snapshot: self.snapshot,
+            outcomes: self.outcomes.into_values().collect(),
+        }
     }
 
     async fn open(
@@ -259,12 +295,14 @@ impl Round<'_> {
                 Side::Other(name) => name,
             };
             Error::usage(format!("there is no target `{name}`"))
-                .help("define it under [targets] in postern.toml")
+                .help("define it as [target.NAME] in postern.toml, or give --other NAME=URL")
         })?;
-        let mut session = Session::open(address, &self.options.limits).await?;
-        let catalog = catalog::load(&mut session, side, needs.values()).await?;
-        self.sessions.insert(side.clone(), session);
-        Ok(catalog)
+        let session = Session::open(address, &self.options.limits).await?;
+        if *side == Side::Main {
+            self.snapshot = Some(session.snapshot().clone());
+        }
+        let session = self.sessions.entry(side.clone()).insert_entry(session);
+        catalog::load(session.into_mut(), side, needs.values()).await
     }
 
     fn errored(&mut self, gate: usize, error: Error) {
@@ -319,15 +357,15 @@ impl Round<'_> {
             .at(origin.author_excerpt(check.field, check.author.as_str(), offset))
     }
 
-    /// Runs the plan of all asks and judges each gate.
+    /// Runs the plan of all asks and judges each gate as soon as all of its steps were answered.
     async fn measure(&mut self, asks: &BTreeMap<usize, Ask>) {
         let all = plan(asks.iter().map(|(gate, ask)| (*gate, ask)));
         let mut answers: BTreeMap<usize, Vec<Option<String>>> = BTreeMap::new();
         let mut alone = BTreeSet::new();
-        for (index, step) in all.steps.iter().enumerate() {
-            if !self.lost.is_empty() {
-                return;
-            }
+        // In the order of the gates, so that a run that ends early has judged the first of them.
+        let mut steps: Vec<(usize, &Step)> = all.steps.iter().enumerate().collect();
+        steps.sort_by_key(|(_, step)| step.gates.iter().min().copied());
+        for (index, step) in steps {
             match self.answer(step).await {
                 Ok(row) => {
                     answers.insert(index, row);
@@ -342,32 +380,47 @@ impl Round<'_> {
                     }
                 }
             }
+            for gate in &step.gates {
+                let bindings = all.bindings.get(gate).into_iter().flatten();
+                let mut steps = bindings.map(|binding| &binding.step);
+                if self.is_open(*gate) && steps.all(|step| answers.contains_key(step)) {
+                    self.judge(*gate, &asks[gate], &all, &answers).await;
+                }
+            }
+            if !self.lost.is_empty() {
+                return;
+            }
         }
         for (gate, ask) in asks {
-            if self.outcomes.contains_key(gate) || !self.lost.is_empty() {
+            if !self.is_open(*gate) {
                 continue;
             }
+            // The others asked nothing.
             if alone.contains(gate) {
-                let own = plan([(*gate, ask)]);
-                let mut own_answers = BTreeMap::new();
-                for (index, step) in own.steps.iter().enumerate() {
-                    match self.answer(step).await {
-                        Ok(row) => {
-                            own_answers.insert(index, row);
-                        }
-                        Err(error) => {
-                            self.errored(*gate, error);
-                            break;
-                        }
-                    }
-                }
-                if !self.outcomes.contains_key(gate) && self.lost.is_empty() {
-                    self.judge(*gate, ask, &own, &own_answers).await;
-                }
+                self.measure_alone(*gate, ask).await;
             } else {
                 self.judge(*gate, ask, &all, &answers).await;
             }
         }
+    }
+
+    /// Whether a gate still waits for its outcome and can get one.
+    fn is_open(&self, gate: usize) -> bool {
+        !self.outcomes.contains_key(&gate) && self.lost.is_empty()
+    }
+
+    async fn measure_alone(&mut self, gate: usize, ask: &Ask) {
+        let own = plan([(gate, ask)]);
+        let mut answers = BTreeMap::new();
+        for (index, step) in own.steps.iter().enumerate() {
+            match self.answer(step).await {
+                Ok(row) => {
+                    answers.insert(index, row);
+                }
+                Err(error) => return self.errored(gate, error),
+            }
+        }
+        self.judge(gate, ask, &own, &answers).await;
     }
 
     async fn answer(&mut self, step: &Step) -> Result<Vec<Option<String>>> {
@@ -457,6 +510,15 @@ impl Round<'_> {
             })
             .collect())
     }
+}
+
+/// The databases that gates read, the run's target included.
+pub fn sides(gates: &[Gate]) -> BTreeSet<Side> {
+    let mut sides = BTreeSet::from([Side::Main]);
+    for gate in gates {
+        sides.extend(sides_of(&gate.definition.needs()));
+    }
+    sides
 }
 
 fn sides_of(needs: &Needs) -> impl Iterator<Item = Side> + '_ {

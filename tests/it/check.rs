@@ -295,40 +295,7 @@ async fn a_gate_has_its_outcome(
 
 const PASS: &str = "[[gate]]\nid='p'\nkind='row_count'\ntable='s.games'\nequals=10\n";
 const FAIL: &str = "[[gate]]\nid='f'\nkind='row_count'\ntable='s.games'\nequals=11\n";
-const TELL: &str =
-    "[[gate]]\nid='t'\nkind='row_count'\ntable='s.games'\nequals=11\nseverity='warn'\n";
-const WARN: &str =
-    "[[gate]]\nid='w'\nkind='row_count'\ntable='s.games'\nat_least=1\nwarn_below=99\n";
-const SKIP: &str = "[[gate]]\nid='s'\nkind='unique'\ntable='s.none'\ncolumns=['id']\n";
 const LOST: &str = "[[gate]]\nid='l'\nkind='sql'\nquery='select pg_terminate_backend(pg_backend_pid()) from s.games'\n";
-const SLOW: &str = "[[gate]]\nid='slow'\nkind='sql'\nquery='select pg_sleep(3600) from s.games'\n";
-const WRONG: &str = "[[gate]]\nid='x'\nkind='row_count'\ntable='s.games'\nequals='many'\n";
-
-#[rstest]
-#[case::pass(&[PASS], &[], 0)]
-#[case::skip(&[PASS, SKIP], &[], 0)]
-#[case::warn(&[PASS, WARN], &[], 0)]
-#[case::warn_on_demand(&[PASS, WARN], &["--fail-on", "warn"], 1)]
-#[case::told_only(&[PASS, TELL], &[], 0)]
-#[case::told_on_demand(&[PASS, TELL], &["--fail-on", "warn"], 1)]
-#[case::fail(&[PASS, FAIL, SKIP, WARN], &[], 1)]
-#[case::lost(&[FAIL, LOST, PASS], &[], 3)]
-#[case::timeout(&[FAIL, SLOW, PASS], &["--statement-timeout", "1s"], 3)]
-#[case::definition(&[PASS, WRONG], &[], 2)]
-#[case::format(&[PASS], &["--format", "jsn"], 2)]
-#[tokio::test]
-async fn the_exit_code_tells_the_worst(
-    #[case] gates: &[&str],
-    #[case] more: &[&str],
-    #[case] code: i32,
-) {
-    let database = seeded("").await;
-    let suite = Suite::new(&gates.concat());
-    let output = suite.check(&database.address().to_secret_url(), more);
-    let text = String::from_utf8_lossy(&output.stdout).into_owned()
-        + &String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{text}");
-}
 
 #[tokio::test]
 async fn a_lost_connection_costs_only_its_own_gate() {
@@ -342,58 +309,6 @@ async fn a_lost_connection_costs_only_its_own_gate() {
         .map(|gate| gate["outcome"].as_str().unwrap())
         .collect();
     assert_eq!(outcomes, ["failed", "errored", "passed"], "{report:#}");
-}
-
-#[tokio::test]
-async fn a_role_that_may_only_select_is_enough_and_hidden_rows_are_an_error() {
-    let database = seeded(
-        "create role only_select login; grant usage on schema s to only_select; \
-         grant select on s.games, s.secret to only_select",
-    )
-    .await;
-    let gates = "[[gate]]\nid='a'\nkind='row_count'\ntable='s.games'\nequals=10\n\
-                 [[gate]]\nid='b'\nkind='row_count'\ntable='s.bets'\nat_least=1\n\
-                 [[gate]]\nid='c'\nkind='row_count'\ntable='s.secret'\nequals=0\n";
-    let suite = Suite::new(gates);
-    let url = database
-        .address()
-        .to_secret_url()
-        .replacen("//postgres@", "//only_select@", 1);
-    let report = json(&suite.check(&url, &["--format", "json"]));
-    let told: Vec<(&str, Option<&str>)> = report["gates"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|gate| (gate["outcome"].as_str().unwrap(), gate["sqlstate"].as_str()))
-        .collect();
-    assert_eq!(
-        told,
-        [
-            ("passed", None),
-            ("errored", Some("42501")),
-            ("errored", Some("42501"))
-        ],
-        "{report:#}"
-    );
-    let mut connection = database.connect().await.unwrap();
-    sqlx::raw_sql("drop owned by only_select; drop role only_select")
-        .execute(&mut connection)
-        .await
-        .unwrap();
-}
-
-#[test]
-fn a_target_that_cannot_be_reached_errors_every_gate_and_keeps_the_password() {
-    let suite = Suite::new(&[PASS, FAIL].concat());
-    let output = suite.check("postgres://ann:p%40ss%3Aw%2Frd%251@127.0.0.1:1/shop", &[]);
-    let text = String::from_utf8_lossy(&output.stdout).into_owned()
-        + &String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(3), "{text}");
-    assert!(
-        text.contains("could not reach postgres://ann@127.0.0.1:1/shop"),
-        "{text}"
-    );
-    assert!(!text.contains("w/rd") && !text.contains("w%2Frd"), "{text}");
 }
 
 #[test]

@@ -6,9 +6,15 @@
 mod bench;
 mod check;
 mod engines;
+mod exit_codes;
 mod migrate;
 mod platform;
+mod project;
 mod rehearse;
 mod replay;
+mod select;
+mod settings;
+mod stop;
 mod support;
+mod targets;
 mod tidy;

@@ -1,0 +1,129 @@
+//! What happens to a run while it runs.
+
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use postern::pg::{Address, Database};
+use sqlx::Connection;
+use sqlx::postgres::PgConnection;
+
+use crate::project::{Project, Said};
+use crate::support;
+
+use super::{ELEVEN, TEN, hand, shop};
+
+const SLEEPS: &str =
+    "[[gate]]\nid='sleeps'\nkind='sql'\nquery='select id, pg_sleep(3600) from s.games'\n";
+
+/// Waits for the backend that sleeps on behalf of a gate in this database.
+pub(super) async fn sleeper(session: &mut PgConnection, database: &str) -> i32 {
+    let begun = Instant::now();
+    loop {
+        let found: Option<i32> = sqlx::query_scalar(
+            "select pid from pg_stat_activity \
+             where datname = $1 and application_name = 'postern' and wait_event = 'PgSleep'",
+        )
+        .bind(database)
+        .fetch_optional(&mut *session)
+        .await
+        .unwrap();
+        if let Some(pid) = found {
+            return pid;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "no gate sleeps");
+    }
+}
+
+/// Starts a check whose output is kept.
+pub(super) fn start(project: &Project, address: &Address, more: &[&str]) -> Child {
+    let mut command = project.postern(&["check", "--url", &address.to_secret_url()]);
+    command
+        .args(more)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+async fn sessions() -> (Database, PgConnection) {
+    let database = shop(support::server().await, "").await;
+    let session = hand(support::server().await.maintenance()).await;
+    (database, session)
+}
+
+#[tokio::test]
+async fn a_backend_that_is_terminated_costs_one_gate() {
+    let (database, mut session) = sessions().await;
+    let project = Project::new(&[("gates/g.toml", &[ELEVEN, SLEEPS, TEN].concat())]);
+    let child = start(&project, database.address(), &["--format", "json"]);
+    let pid = sleeper(&mut session, database.name()).await;
+    sqlx::query("select pg_terminate_backend($1)")
+        .bind(pid)
+        .execute(&mut session)
+        .await
+        .unwrap();
+    let said = Said::of(&child.wait_with_output().unwrap());
+    assert_eq!(said.code, Some(3), "{}", said.all());
+    assert_eq!(
+        said.told(),
+        ["eleven failed", "sleeps errored 57P01", "ten passed"]
+    );
+    let message = said.json()["gates"][1]["message"].to_string();
+    assert!(message.contains("terminating connection"), "{message}");
+}
+
+#[tokio::test]
+async fn a_statement_that_takes_too_long_is_ended() {
+    let (database, _) = sessions().await;
+    let project = Project::new(&[("gates/g.toml", &[ELEVEN, SLEEPS, TEN].concat())]);
+    let target = database.address().to_secret_url();
+    let said = project.run(&[
+        "check",
+        "--url",
+        &target,
+        "--format",
+        "json",
+        "--statement-timeout",
+        "200ms",
+    ]);
+    assert_eq!(said.code, Some(3), "{}", said.all());
+    assert_eq!(
+        said.told(),
+        ["eleven failed", "sleeps errored 57014", "ten passed"]
+    );
+}
+
+#[tokio::test]
+async fn a_table_that_is_locked_is_not_waited_for_for_ever() {
+    let (database, _) = sessions().await;
+    let mut holder = hand(database.address()).await;
+    let mut lock = holder.begin().await.unwrap();
+    sqlx::query("lock table s.secret in access exclusive mode")
+        .execute(&mut *lock)
+        .await
+        .unwrap();
+    let gates = "\
+        [[gate]]\nid='locked'\nkind='row_count'\ntable='s.secret'\nequals=0\n\
+        [[gate]]\nid='own'\nkind='sql'\nquery='select id from s.secret'\n";
+    let project = Project::new(&[("gates/g.toml", &[ELEVEN, gates, TEN].concat())]);
+    let target = database.address().to_secret_url();
+    let said = project.run(&[
+        "check",
+        "--url",
+        &target,
+        "--format",
+        "json",
+        "--lock-timeout",
+        "100ms",
+    ]);
+    assert_eq!(said.code, Some(3), "{}", said.all());
+    assert_eq!(
+        said.told(),
+        [
+            "eleven failed",
+            "locked errored 55P03",
+            "own errored 55P03",
+            "ten passed"
+        ]
+    );
+    lock.rollback().await.unwrap();
+}
