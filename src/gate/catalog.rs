@@ -193,11 +193,17 @@ impl RelationInfo {
             key
         } else {
             return Ok(match self.kind {
-                RelationKind::Table
-                | RelationKind::Partitioned
-                | RelationKind::MaterializedView => {
+                RelationKind::Table | RelationKind::MaterializedView => {
                     vec![KeyColumn::new("ctid")]
                 }
+                // Each partition has places of its own.
+                RelationKind::Partitioned => vec![
+                    KeyColumn {
+                        name: "partition".to_owned(),
+                        sql: sql!("tableoid::regclass"),
+                    },
+                    KeyColumn::new("ctid"),
+                ],
                 RelationKind::View | RelationKind::Foreign => Vec::new(),
             });
         };

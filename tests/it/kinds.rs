@@ -119,10 +119,14 @@ async fn outcome(case: &Path, gates: &[Gate]) -> String {
 }
 
 #[rstest]
+#[case("accepted_values")]
 #[case("completeness")]
 #[case("foreign_key")]
 #[case("freshness")]
 #[case("mock_data")]
+#[case("pattern")]
+#[case("range")]
+#[case("relation")]
 #[case("row_count")]
 #[case("row_count_parity")]
 #[case("sql")]
