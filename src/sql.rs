@@ -148,6 +148,17 @@ impl Relation {
         }
     }
 
+    /// Reads `table.column` or `schema.table.column`, each part as [`Relation::parse`] reads it.
+    pub fn parse_column(text: &str) -> Result<(Self, String), String> {
+        let mut parts = parse_dotted(text)?;
+        match (parts.pop(), parts.pop(), parts.pop(), parts.pop()) {
+            (Some(column), Some(name), schema, None) => Ok((Self { schema, name }, column.0)),
+            _ => Err(format!(
+                "`{text}` is no column: expected `schema.table.column`"
+            )),
+        }
+    }
+
     /// Name as a person writes it: quotes only where they are needed to read it back.
     pub fn readable(&self) -> String {
         match &self.schema {

@@ -22,6 +22,8 @@ pub enum Side {
 pub struct Catalog {
     /// The schemas that unqualified names are looked up in, in order.
     pub search_path: Vec<String>,
+    /// The names of all schemas but the system's, where a gate asks by pattern.
+    pub schemas: Vec<String>,
     /// Relations by schema and name.
     pub relations: BTreeMap<(String, String), RelationInfo>,
     /// Declared foreign keys of the relations above.
@@ -86,16 +88,16 @@ pub struct ForeignKey {
     pub table: Relation,
     /// Its columns.
     pub columns: Vec<String>,
-    /// The referenced relation.
-    pub references: Relation,
+    /// The referenced relation; `None` where a damaged catalog names one that is gone.
+    pub references: Option<Relation>,
     /// Its columns.
     pub referenced_columns: Vec<String>,
     /// Whether existing rows were checked (`convalidated`).
     pub is_valid: bool,
-    /// Whether all its triggers fire (`tgenabled`).
-    pub is_enforced: bool,
     /// Whether it is `MATCH FULL`.
     pub is_match_full: bool,
+    /// The relations on which its triggers do not fire (`tgenabled`).
+    pub disabled_on: Vec<Relation>,
 }
 
 impl Catalog {
@@ -191,11 +193,17 @@ impl RelationInfo {
             key
         } else {
             return Ok(match self.kind {
-                RelationKind::Table
-                | RelationKind::Partitioned
-                | RelationKind::MaterializedView => {
+                RelationKind::Table | RelationKind::MaterializedView => {
                     vec![KeyColumn::new("ctid")]
                 }
+                // Each partition has places of its own.
+                RelationKind::Partitioned => vec![
+                    KeyColumn {
+                        name: "partition".to_owned(),
+                        sql: sql!("tableoid::regclass"),
+                    },
+                    KeyColumn::new("ctid"),
+                ],
                 RelationKind::View | RelationKind::Foreign => Vec::new(),
             });
         };

@@ -5,9 +5,13 @@ use std::fmt;
 
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{self, Deserialize, Deserializer};
+use serde::de::{self, Deserialize, Deserializer, Visitor};
 
-use crate::sql::{AuthorSql, Relation};
+use crate::error::{self, Error, ErrorKind};
+use crate::sql;
+use crate::sql::{AuthorSql, Literal, Relation, Sql};
+
+use super::catalog::Column;
 
 /// A table's name as a definition writes it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -95,6 +99,128 @@ impl JsonSchema for Reference {
             "description": "`schema.table(column, …)`, or `schema.table` for its primary key.",
             "type": "string",
             "minLength": 1
+        })
+    }
+}
+
+/// A column with its table: `schema.table.column`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ColumnName {
+    /// The table.
+    pub table: Relation,
+    /// The column.
+    pub column: String,
+}
+
+impl<'de> Deserialize<'de> for ColumnName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let (table, column) = Relation::parse_column(&text).map_err(de::Error::custom)?;
+        Ok(Self { table, column })
+    }
+}
+
+impl JsonSchema for ColumnName {
+    fn schema_name() -> Cow<'static, str> {
+        "ColumnName".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "`schema.table.column`.",
+            "type": "string",
+            "minLength": 3
+        })
+    }
+}
+
+/// A number, a text or a truth value to compare a column with.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Scalar {
+    /// A number, as it is written.
+    Number(String),
+    /// A text; dates and times are written as text too.
+    Text(String),
+}
+
+impl Scalar {
+    /// As a person reads it.
+    pub fn as_str(&self) -> &str {
+        let (Self::Number(text) | Self::Text(text)) = self;
+        text
+    }
+
+    /// The value as a column of that type is compared with it; an error where it cannot be.
+    pub fn literal(&self, column: &Column) -> error::Result<Sql> {
+        let text = self.as_str();
+        if column.category != 'N' {
+            return match self {
+                Self::Text(text) => Ok(sql!("{}", Literal(text))),
+                Self::Number(number) => Err(Error::new(
+                    ErrorKind::Database,
+                    format!(
+                        "`{}` is of type {} and cannot be compared with the number {number}",
+                        column.name, column.type_name
+                    ),
+                )
+                .with_sqlstate("42804")
+                .help(format!("write \"{number}\" in quotes"))),
+            };
+        }
+        if text.trim().parse::<f64>().is_err() {
+            return Err(Error::new(
+                ErrorKind::Database,
+                format!(
+                    "`{}` is of type {} and cannot be compared with `{text}`",
+                    column.name, column.type_name
+                ),
+            )
+            .with_sqlstate("22P02"));
+        }
+        // 0.1 as real is not 0.1 as numeric.
+        Ok(if column.type_name == "real" {
+            sql!("{}::real", Literal(text.trim()))
+        } else {
+            sql!("{}::numeric", Literal(text.trim()))
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ScalarVisitor;
+        impl Visitor<'_> for ScalarVisitor {
+            type Value = Scalar;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number, or text in quotes (dates too)")
+            }
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Scalar, E> {
+                Ok(Scalar::Number(value.to_string()))
+            }
+            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Scalar, E> {
+                Ok(Scalar::Number(value.to_string()))
+            }
+            fn visit_f64<E: de::Error>(self, value: f64) -> Result<Scalar, E> {
+                Ok(Scalar::Number(value.to_string()))
+            }
+            fn visit_bool<E: de::Error>(self, value: bool) -> Result<Scalar, E> {
+                Ok(Scalar::Text(value.to_string()))
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Scalar, E> {
+                Ok(Scalar::Text(text.to_owned()))
+            }
+        }
+        deserializer.deserialize_any(ScalarVisitor)
+    }
+}
+
+impl JsonSchema for Scalar {
+    fn schema_name() -> Cow<'static, str> {
+        "Scalar".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A number, or a text in quotes; dates and times are written as text.",
+            "type": ["number", "string", "boolean"]
         })
     }
 }

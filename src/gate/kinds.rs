@@ -9,10 +9,14 @@ use crate::source::{SourceFile, Table};
 
 use super::{COMMON_FIELDS, Kind, OnEmpty};
 
+mod accepted_values;
 mod completeness;
 mod foreign_key;
 mod freshness;
 mod mock_data;
+mod pattern;
+mod range;
+mod relation;
 mod row_count;
 mod row_count_parity;
 mod shared;
@@ -28,10 +32,14 @@ macro_rules! kinds {
 }
 
 kinds! {
+    accepted_values => AcceptedValues,
     completeness => Completeness,
     foreign_key => ForeignKeyHolds,
     freshness => Freshness,
     mock_data => MockData,
+    pattern => Pattern,
+    range => Range,
+    relation => RowRelation,
     row_count => RowCount,
     row_count_parity => RowCountParity,
     sql => CustomSql,

@@ -73,6 +73,8 @@ pub struct Ask {
     pub evidence: Vec<Evidence>,
     /// What the catalog alone already says.
     pub findings: Vec<Finding>,
+    /// Counts that the catalog alone already gives, by label.
+    pub known: Vec<(String, u64)>,
 }
 
 /// One thing to measure.
@@ -204,7 +206,12 @@ impl Evidence {
         } else {
             crate::sql!(
                 " order by {}",
-                Sql::join(", ", key.iter().map(|column| column.sql.clone()))
+                Sql::join(
+                    ", ",
+                    // Qualified: the bare name would be the text in the output, and 10 come before 9.
+                    key.iter()
+                        .map(|column| crate::sql!("{}.{}", scope.relation, column.sql))
+                )
             )
         };
         Self {
@@ -261,6 +268,19 @@ impl Measured {
         }
     }
 
+    /// Whether the gate has asked for a value of that name.
+    pub fn has(&self, label: &str) -> bool {
+        self.values.contains_key(label)
+    }
+
+    /// The same with the answers to a further question.
+    #[must_use]
+    pub fn and(mut self, more: Self) -> Self {
+        self.values.extend(more.values);
+        self.findings.extend(more.findings);
+        self
+    }
+
     /// A text, or SQL's null. Panics on a label that the gate did not ask for.
     pub fn text(&self, label: &str) -> Option<&str> {
         self.values
@@ -283,6 +303,11 @@ impl Measured {
             let rest = label.strip_prefix(prefix)?;
             Some((rest, self.count(label)))
         })
+    }
+
+    /// The sum of [`Measured::counts`].
+    pub fn sum(&self, prefix: &str) -> u64 {
+        self.counts(prefix).map(|(_, n)| n).sum()
     }
 
     /// A number that may be null.
@@ -396,6 +421,12 @@ pub trait Kind: std::fmt::Debug + Send + Sync {
     fn needs(&self) -> Needs;
     /// What to measure. An error means that the gate cannot be evaluated.
     fn ask(&self, known: &Known<'_>) -> Result<Ask, Error>;
+    /// What an answer makes it ask next, on the same snapshot; asked again until it is `None`. Its
+    /// evidence and findings are added to those of before. An error means that the gate cannot be
+    /// evaluated.
+    fn ask_more(&self, _known: &Known<'_>, _measured: &Measured) -> Result<Option<Ask>, Error> {
+        Ok(None)
+    }
     /// What the measurement means.
     fn judge(&self, measured: &Measured) -> Judgement;
 }

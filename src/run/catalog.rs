@@ -48,17 +48,26 @@ select json_build_object(
   'columns', (select json_agg(a.attname order by u.n) from unnest(k.conkey) with ordinality u(attnum, n)
       join pg_attribute a on a.attrelid = c.oid and a.attnum = u.attnum),
   'referenced_columns', (select json_agg(a.attname order by u.n) from unnest(k.confkey) with ordinality u(attnum, n)
-      join pg_attribute a on a.attrelid = f.oid and a.attnum = u.attnum),
+      join pg_attribute a on a.attrelid = k.confrelid and a.attnum = u.attnum),
   'is_valid', k.convalidated, 'is_match_full', k.confmatchtype = 'f',
-  'is_enforced', not exists (select from pg_trigger g where g.tgconstraint = k.oid and g.tgenabled in ('D', 'R'))
+  'disabled_on', (select coalesce(json_agg(distinct jsonb_build_array(gn.nspname, gc.relname)), '[]')
+      from pg_trigger g join pg_class gc on gc.oid = g.tgrelid join pg_namespace gn on gn.oid = gc.relnamespace
+      where g.tgconstraint = k.oid and g.tgenabled in ('D', 'R'))
 )::text
 from pg_constraint k
 join pg_class c on c.oid = k.conrelid join pg_namespace n on n.oid = c.relnamespace
-join pg_class f on f.oid = k.confrelid join pg_namespace fn on fn.oid = f.relnamespace
+left join pg_class f on f.oid = k.confrelid left join pg_namespace fn on fn.oid = f.relnamespace
 where k.contype = 'f' and k.conparentid = 0 and exists (
   select from wanted w where w.name = c.relname
-    and (w.schema_name = n.nspname or (w.schema_name = '' and n.nspname = any($3::text[]))))
+    and (w.schema_name = n.nspname or (w.schema_name = '' and n.nspname = any($3::text[])))
+  union all
+  select where cardinality($4::text[]) > 0 and n.nspname !~ '^pg_' and n.nspname <> 'information_schema')
 order by n.nspname, c.relname, k.conname";
+
+const SCHEMAS: &str = "
+select n.nspname::text from pg_namespace n
+where n.nspname !~ '^pg_' and n.nspname <> 'information_schema' and cardinality($1::text[]) > 0
+order by 1";
 
 const NAMES: &str = "
 select n.nspname || '.' || c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
@@ -96,13 +105,13 @@ struct KeyRow {
     name: String,
     schema: String,
     table: String,
-    referenced_schema: String,
-    referenced_table: String,
+    referenced_schema: Option<String>,
+    referenced_table: Option<String>,
     columns: Vec<String>,
-    referenced_columns: Vec<String>,
+    referenced_columns: Option<Vec<String>>,
     is_valid: bool,
     is_match_full: bool,
-    is_enforced: bool,
+    disabled_on: Vec<(String, String)>,
 }
 
 /// The relations of one side that gates need, with their keys.
@@ -160,17 +169,29 @@ pub async fn load<'a>(
         let key = (schema.to_owned(), info.relation.name.as_str().to_owned());
         catalog.relations.insert(key, info);
     }
-    for row in session.ask_catalog(FOREIGN_KEYS, &parameters[..3]).await? {
+    for row in session.ask_catalog(SCHEMAS, &parameters[3..]).await? {
+        let name = row.try_get(0);
+        let name = name.map_err(|error| session.address().error(&error))?;
+        catalog.schemas.push(name);
+    }
+    for row in session.ask_catalog(FOREIGN_KEYS, &parameters).await? {
         let key: KeyRow = parse(&row)?;
         catalog.foreign_keys.push(ForeignKey {
             name: key.name,
             table: Relation::new(key.schema, key.table),
             columns: key.columns,
-            references: Relation::new(key.referenced_schema, key.referenced_table),
-            referenced_columns: key.referenced_columns,
+            references: key
+                .referenced_schema
+                .zip(key.referenced_table)
+                .map(|(schema, name)| Relation::new(schema, name)),
+            referenced_columns: key.referenced_columns.unwrap_or_default(),
             is_valid: key.is_valid,
-            is_enforced: key.is_enforced,
             is_match_full: key.is_match_full,
+            disabled_on: key
+                .disabled_on
+                .into_iter()
+                .map(|(schema, name)| Relation::new(schema, name))
+                .collect(),
         });
     }
     if wanted.iter().any(|name| catalog.relation(name).is_err()) {

@@ -257,7 +257,7 @@ impl Round<'_> {
                 }
             }
         }
-        self.measure(&asks).await;
+        self.measure(&asks, &catalogs).await;
         for (_, session) in std::mem::take(&mut self.sessions) {
             session.close().await;
         }
@@ -358,7 +358,7 @@ impl Round<'_> {
     }
 
     /// Runs the plan of all asks and judges each gate as soon as all of its steps were answered.
-    async fn measure(&mut self, asks: &BTreeMap<usize, Ask>) {
+    async fn measure(&mut self, asks: &BTreeMap<usize, Ask>, catalogs: &BTreeMap<Side, Catalog>) {
         let all = plan(asks.iter().map(|(gate, ask)| (*gate, ask)));
         let mut answers: BTreeMap<usize, Vec<Option<String>>> = BTreeMap::new();
         let mut alone = BTreeSet::new();
@@ -384,7 +384,9 @@ impl Round<'_> {
                 let bindings = all.bindings.get(gate).into_iter().flatten();
                 let mut steps = bindings.map(|binding| &binding.step);
                 if self.is_open(*gate) && steps.all(|step| answers.contains_key(step)) {
-                    self.judge(*gate, &asks[gate], &all, &answers).await;
+                    let ask = &asks[gate];
+                    let measured = values(*gate, ask, &all, &answers);
+                    self.judge(*gate, ask, measured, catalogs).await;
                 }
             }
             if !self.lost.is_empty() {
@@ -396,10 +398,13 @@ impl Round<'_> {
                 continue;
             }
             // The others asked nothing.
-            if alone.contains(gate) {
-                self.measure_alone(*gate, ask).await;
+            let measured = if alone.contains(gate) {
+                self.measure_alone(*gate, ask).await
             } else {
-                self.judge(*gate, ask, &all, &answers).await;
+                Some(values(*gate, ask, &all, &answers))
+            };
+            if let Some(measured) = measured {
+                self.judge(*gate, ask, measured, catalogs).await;
             }
         }
     }
@@ -409,7 +414,8 @@ impl Round<'_> {
         !self.outcomes.contains_key(&gate) && self.lost.is_empty()
     }
 
-    async fn measure_alone(&mut self, gate: usize, ask: &Ask) {
+    /// What one gate asks, in statements of its own; `None` when one of them failed.
+    async fn measure_alone(&mut self, gate: usize, ask: &Ask) -> Option<Measured> {
         let own = plan([(gate, ask)]);
         let mut answers = BTreeMap::new();
         for (index, step) in own.steps.iter().enumerate() {
@@ -417,10 +423,13 @@ impl Round<'_> {
                 Ok(row) => {
                     answers.insert(index, row);
                 }
-                Err(error) => return self.errored(gate, error),
+                Err(error) => {
+                    self.errored(gate, error);
+                    return None;
+                }
             }
         }
-        self.judge(gate, ask, &own, &answers).await;
+        Some(values(gate, ask, &own, &answers))
     }
 
     async fn answer(&mut self, step: &Step) -> Result<Vec<Option<String>>> {
@@ -442,19 +451,28 @@ impl Round<'_> {
         &mut self,
         gate: usize,
         ask: &Ask,
-        plan: &Plan,
-        answers: &BTreeMap<usize, Vec<Option<String>>>,
+        mut measured: Measured,
+        catalogs: &BTreeMap<Side, Catalog>,
     ) {
-        let bindings = plan.bindings.get(&gate).map_or(&[][..], Vec::as_slice);
-        let values = bindings.iter().map(|binding| {
-            let value = answers
-                .get(&binding.step)
-                .and_then(|row| row.get(binding.column))
-                .expect("a gate is judged only when all its steps were answered");
-            (binding.label.clone(), value.clone())
-        });
-        let measured = Measured::new(values, ask.findings.clone());
         let definition = &self.gates[gate];
+        let known = Known {
+            catalogs,
+            explained: &[],
+        };
+        let mut evidences = ask.evidence.clone();
+        loop {
+            match definition.definition.ask_more(&known, &measured) {
+                Ok(None) => break,
+                Ok(Some(more)) => {
+                    let Some(answers) = self.measure_alone(gate, &more).await else {
+                        return;
+                    };
+                    measured = measured.and(answers);
+                    evidences.extend(more.evidence);
+                }
+                Err(error) => return self.errored(gate, error),
+            }
+        }
         let judgement = definition.definition.judge(&measured);
         let level = match (judgement.verdict, definition.on_empty) {
             (Verdict::Passed, _) | (Verdict::Empty, OnEmpty::Pass) => Some(Judged::Passed),
@@ -465,7 +483,7 @@ impl Round<'_> {
         let limit = definition.examples.unwrap_or(self.options.examples) as usize;
         let (mut rows, mut shown) = (Vec::new(), None);
         let is_bad = matches!(level, Some(Judged::Failed | Judged::Warned));
-        for evidence in ask.evidence.iter().filter(|_| is_bad) {
+        for evidence in evidences.iter().filter(|_| is_bad) {
             if measured.count(&evidence.counted_by) == 0 {
                 continue;
             }
@@ -519,6 +537,26 @@ pub fn sides(gates: &[Gate]) -> BTreeSet<Side> {
         sides.extend(sides_of(&gate.definition.needs()));
     }
     sides
+}
+
+/// The values of one gate out of the answers to a plan.
+fn values(
+    gate: usize,
+    ask: &Ask,
+    plan: &Plan,
+    answers: &BTreeMap<usize, Vec<Option<String>>>,
+) -> Measured {
+    let bindings = plan.bindings.get(&gate).map_or(&[][..], Vec::as_slice);
+    let asked = bindings.iter().map(|binding| {
+        let value = answers
+            .get(&binding.step)
+            .and_then(|row| row.get(binding.column))
+            .expect("a gate is judged only when all its steps were answered");
+        (binding.label.clone(), value.clone())
+    });
+    let known = ask.known.iter();
+    let known = known.map(|(label, n)| (label.clone(), Some(n.to_string())));
+    Measured::new(asked.chain(known), ask.findings.clone())
 }
 
 fn sides_of(needs: &Needs) -> impl Iterator<Item = Side> + '_ {

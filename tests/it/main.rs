@@ -7,6 +7,7 @@ mod bench;
 mod check;
 mod engines;
 mod exit_codes;
+mod kinds;
 mod migrate;
 mod platform;
 mod project;

@@ -111,7 +111,7 @@ impl Kind for Completeness {
                 &table.row_key(&self.key)?,
                 &incomplete,
             )],
-            findings: Vec::new(),
+            ..Ask::default()
         })
     }
 

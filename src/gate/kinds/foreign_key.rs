@@ -4,59 +4,68 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::gate::catalog::{ForeignKey, KeyColumn, Side};
+use crate::gate::catalog::{Catalog, ForeignKey, RelationInfo};
 use crate::gate::fields::{Reference, SqlText, TableName};
 use crate::gate::threshold::{Amount, AtMost, count, rows_of};
-use crate::gate::{
-    Aggregate, Ask, Evidence, Figure, Finding, Judgement, Kind, Known, Measure, Measured, Needs,
-    OnEmpty, Verdict,
-};
+use crate::gate::{Ask, Figure, Judgement, Kind, Known, Measured, Needs, OnEmpty, Verdict};
 use crate::source::Problem;
-use crate::sql;
-use crate::sql::{Ident, Relation, Sql};
 
 use super::Definition;
-use super::shared::{scope_needs, scope_of};
+use super::shared::scope_needs;
+
+mod implied;
+mod key;
+
+use key::{Key, Requirement};
 
 /// Do references hold? A row whose columns are all present and match no row of the referenced
 /// table is an orphan. A row with a null among them refers to nothing, as in SQL's own MATCH
-/// SIMPLE. Orphans are always counted, never inferred from a constraint: one whose triggers were
-/// off during a load can be valid and broken.
+/// SIMPLE; under MATCH FULL a row of which only some columns are null is offending too. Orphans are
+/// always counted, never inferred from a constraint: one whose triggers were off during a load can
+/// be valid and broken. With `schemas` in place of `table` every declared foreign key of those
+/// schemas is looked at, and every column `x_id` or `x_key` that a name alone makes a reference to a
+/// table `x` or `xs` with a primary key of one column; each finding is named with the SQL that
+/// repairs it.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ForeignKeyHolds {
-    /// The referencing table.
-    table: TableName,
+    /// The referencing table; or else `schemas`.
+    table: Option<TableName>,
     /// Its columns.
-    #[schemars(length(min = 1))]
+    #[serde(default)]
     columns: Vec<String>,
     /// What they refer to: `schema.table(column, …)`, or `schema.table` for its primary key.
-    references: Reference,
+    references: Option<Reference>,
+    /// All foreign keys of the tables in the schemas that match, `*` standing for any text.
+    #[serde(default)]
+    schemas: Vec<String>,
+    /// What is not looked at in `schemas`: `schema.table` or `schema.table.column`, `*` standing for
+    /// any text.
+    #[serde(default)]
+    allow: Vec<String>,
     /// Only rows of the referencing table for which this SQL condition holds.
     r#where: Option<SqlText>,
-    /// What else must be so beside that references hold; nothing where nothing is said.
-    #[serde(default)]
-    require: Vec<Requirement>,
-    /// Fails above this many orphans, or this share of referencing rows; 0 where nothing is said.
+    /// Whether nulls in some of several columns offend: `simple` or `full`; as the constraint is
+    /// declared where nothing is said, and `simple` where there is none.
+    r#match: Option<Match>,
+    /// What else must be so beside that references hold: `declared`, `valid`, `enforced`, `indexed`,
+    /// `same_type`. Where nothing is said: nothing for `table`, everything for `schemas`. What
+    /// `schemas` finds beside that is told.
+    require: Option<Vec<Requirement>>,
+    /// Fails above this many offending rows, or this share of referencing rows; 0 where nothing is said.
     at_most: Option<Amount>,
     /// Warns above this.
     warn_above: Option<Amount>,
 }
 
-/// Something a foreign key can be required to be.
+/// What a null in some of several columns means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-enum Requirement {
-    /// There is a constraint.
-    Declared,
-    /// Its existing rows were checked.
-    Valid,
-    /// Its triggers fire.
-    Enforced,
-    /// An index leads with the referencing columns.
-    Indexed,
-    /// Both sides have the same types.
-    SameType,
+enum Match {
+    /// The row refers to nothing.
+    Simple,
+    /// The row is offending.
+    Full,
 }
 
 impl Definition for ForeignKeyHolds {
@@ -66,129 +75,77 @@ impl Definition for ForeignKeyHolds {
 impl Kind for ForeignKeyHolds {
     fn problems(&self) -> Vec<Problem> {
         let mut problems = AtMost::new(self.at_most, self.warn_above).problems();
-        if self.columns.is_empty() {
-            problems.push(Problem::new("columns", "`columns` names no column"));
-        }
-        let referenced = self.references.columns.len();
-        if referenced > 0 && referenced != self.columns.len() {
+        if self.table.is_some() != self.schemas.is_empty() {
             problems.push(Problem::new(
-                "references",
-                format!("{} columns refer to {referenced}", self.columns.len()),
+                "schemas",
+                "a `foreign_key` gate has either `table` or `schemas`",
             ));
+        } else if self.table.is_none() {
+            let is_single = !self.columns.is_empty()
+                || self.references.is_some()
+                || self.r#where.is_some()
+                || self.r#match.is_some();
+            if is_single {
+                problems.push(Problem::new(
+                    "schemas",
+                    "`columns`, `references`, `where` and `match` go with `table`, not with `schemas`",
+                ));
+            }
+        } else {
+            if self.columns.is_empty() {
+                problems.push(Problem::new("columns", "`columns` names no column"));
+            }
+            let referenced = self.references.as_ref().map(|to| to.columns.len());
+            match referenced {
+                None => problems.push(
+                    Problem::new("table", "`references` is missing")
+                        .help("write references = \"schema.table(column)\""),
+                ),
+                Some(n) if n > 0 && n != self.columns.len() => problems.push(Problem::new(
+                    "references",
+                    format!("{} columns refer to {n}", self.columns.len()),
+                )),
+                Some(_) => {}
+            }
+            if !self.allow.is_empty() {
+                problems.push(Problem::new(
+                    "allow",
+                    "`allow` goes with `schemas`, not with `table`",
+                ));
+            }
         }
         problems
     }
 
     fn needs(&self) -> Needs {
-        let mut needs = scope_needs(&self.table.0, self.r#where.as_ref());
+        let Some(table) = &self.table else {
+            return Needs {
+                schemas: self.schemas.clone(),
+                ..Needs::default()
+            };
+        };
+        let mut needs = scope_needs(&table.0, self.r#where.as_ref());
+        let target = self.references.iter().map(|to| to.table.clone());
         needs
             .relations
-            .push((Side::Main, self.references.table.clone()));
+            .extend(target.map(|to| (crate::gate::catalog::Side::Main, to)));
         needs
     }
 
     fn ask(&self, known: &Known<'_>) -> Result<Ask> {
         let catalog = known.catalog();
-        let table = catalog.relation(&self.table.0)?;
-        let target = catalog.relation(&self.references.table)?;
-        let own = table.columns_named(&self.columns)?;
-        let referenced = if self.references.columns.is_empty() {
-            &target.primary_key
-        } else {
-            &self.references.columns
-        };
-        if referenced.len() != self.columns.len() {
-            return Err(Error::new(
-                ErrorKind::Database,
-                format!(
-                    "the primary key of `{}` has {} columns, `columns` has {}",
-                    target.relation.readable(),
-                    referenced.len(),
-                    self.columns.len()
-                ),
-            )
-            .help("name the referenced columns: references = \"schema.table(column)\""));
+        match (&self.table, &self.references) {
+            (Some(table), Some(references)) => {
+                self.ask_one(catalog, catalog.relation(&table.0)?, references)
+            }
+            _ => self.ask_all(catalog),
         }
-        let theirs = target.columns_named(referenced)?;
-        let scope = scope_of(table, self.r#where.as_ref());
-        let qualified = |name: &str| sql!("{}.{}", table.relation, Ident::new(name));
-        let present = Sql::join(
-            " and ",
-            self.columns
-                .iter()
-                .map(|name| sql!("{} is not null", qualified(name))),
-        );
-        let matching = Sql::join(
-            " and ",
-            self.columns
-                .iter()
-                .zip(referenced)
-                .map(|(own, other)| sql!("p.{} = {}", Ident::new(other), qualified(own))),
-        );
-        let orphan = sql!(
-            "{} and not exists (select from {} p where {})",
-            present,
-            target.relation,
-            matching
-        );
-        let columns = Sql::join(", ", self.columns.iter().map(Ident::new));
-        let mut key: Vec<KeyColumn> = table.row_key(&[])?;
-        key.retain(|column| !self.columns.contains(&column.name));
-        key.extend(self.columns.iter().map(KeyColumn::new));
-        let declared = catalog.foreign_keys.iter().find(|key| {
-            key.table == table.relation
-                && key.references == target.relation
-                && key.columns == self.columns
-                && &key.referenced_columns == referenced
-        });
-        let is_indexed = table.indexes.iter().any(|index| {
-            index.len() >= self.columns.len()
-                && self
-                    .columns
-                    .iter()
-                    .all(|column| index[..self.columns.len()].contains(column))
-        });
-        let types_differ = own
-            .iter()
-            .zip(&theirs)
-            .find(|(a, b)| a.type_name != b.type_name);
-        let types_differ = types_differ.map(|(a, b)| {
-            format!(
-                "`{}` is {}, `{}` is {}",
-                a.name, a.type_name, b.name, b.type_name
-            )
-        });
-        Ok(Ask {
-            measures: vec![
-                Aggregate::count("rows", &scope, None),
-                Aggregate::count("referencing", &scope, Some(present)),
-                Measure::Statement {
-                    labels: vec!["orphans".to_owned(), "keys".to_owned()],
-                    side: Side::Main,
-                    about: table.relation.clone(),
-                    sql: sql!(
-                        "select count(*)::text, count(distinct ({}))::text from {} where {}",
-                        columns,
-                        scope.relation,
-                        scope.condition(Some(&orphan))
-                    ),
-                },
-            ],
-            evidence: vec![Evidence::rows("orphans", &scope, &key, &orphan)],
-            findings: self.findings(
-                &table.relation,
-                &target.relation,
-                referenced,
-                declared,
-                is_indexed,
-                types_differ.as_deref(),
-            ),
-        })
     }
 
     fn judge(&self, measured: &Measured) -> Judgement {
-        let referencing = measured.count("referencing");
-        let orphans = measured.count("orphans");
+        let referencing = measured.sum("referencing ");
+        let orphans = measured.sum("orphans ");
+        let keys = measured.counts("referencing ").count() as u64;
         let bound = AtMost::new(self.at_most, self.warn_above);
         let failures = measured
             .findings
@@ -202,7 +159,35 @@ impl Kind for ForeignKeyHolds {
         } else {
             bound.level(orphans, referencing).into()
         };
-        let mut message = if orphans == 0 {
+        let mut findings = measured.findings.clone();
+        for (key, n) in measured.counts("implied ") {
+            let mut of_key = findings.iter_mut();
+            if let Some(finding) = of_key.find(|finding| finding.what.starts_with(key)) {
+                implied::with_orphans(finding, n);
+            }
+        }
+        let mut message = if self.table.is_none() {
+            let broken: Vec<(&str, u64)> = measured
+                .counts("orphans ")
+                .filter(|(_, n)| *n > 0)
+                .collect();
+            findings.splice(0..0, broken.iter().map(|(key, n)| key::orphans(key, *n)));
+            if orphans == 0 {
+                format!(
+                    "{} refer to a row that is there, through {}",
+                    rows_of(referencing, "row"),
+                    rows_of(keys, "foreign key")
+                )
+            } else {
+                format!(
+                    "{} of {} are orphans, in {} of {}",
+                    count(orphans),
+                    rows_of(referencing, "row"),
+                    count(broken.len() as u64),
+                    rows_of(keys, "foreign key")
+                )
+            }
+        } else if orphans == 0 {
             format!(
                 "{} refer to a row that is there",
                 rows_of(referencing, "row")
@@ -212,13 +197,18 @@ impl Kind for ForeignKeyHolds {
                 "{} of {} are orphans, over {}",
                 count(orphans),
                 rows_of(referencing, "row"),
-                rows_of(measured.count("keys"), "key")
+                rows_of(measured.sum("keys "), "key")
             )
         };
+        let partial = measured.sum("partial ");
+        if partial > 0 {
+            message.push_str(&format!("; {} with only some columns null", count(partial)));
+        }
         if failures > 0 {
             message.push_str(&format!(
-                "; {} about the constraint",
-                rows_of(failures as u64, "finding")
+                "; {} about the constraint{}",
+                rows_of(failures as u64, "finding"),
+                if self.table.is_none() { "s" } else { "" }
             ));
         }
         Judgement {
@@ -228,72 +218,109 @@ impl Kind for ForeignKeyHolds {
             measured: Figure::rows(orphans),
             threshold: bound.bounds(),
             message,
-            findings: measured.findings.clone(),
+            findings,
         }
     }
 }
 
 impl ForeignKeyHolds {
-    /// What the catalog says of the constraint, as far as it is required.
-    fn findings(
-        &self,
-        table: &Relation,
-        target: &Relation,
-        referenced: &[String],
-        declared: Option<&ForeignKey>,
-        is_indexed: bool,
-        types_differ: Option<&str>,
-    ) -> Vec<Finding> {
-        let columns = Sql::join(", ", self.columns.iter().map(Ident::new));
-        let theirs = Sql::join(", ", referenced.iter().map(Ident::new));
-        let failure = |what: String, repair: Option<Sql>| Finding {
-            what,
-            is_failure: true,
-            repair: repair.map(|sql| sql.as_str().to_owned()),
+    /// One key, which may or may not be declared.
+    fn ask_one(&self, catalog: &Catalog, table: &RelationInfo, to: &Reference) -> Result<Ask> {
+        let target = catalog.relation(&to.table)?;
+        table.columns_named(&self.columns)?;
+        let referenced = if to.columns.is_empty() {
+            &target.primary_key
+        } else {
+            &to.columns
         };
-        let mut findings = Vec::new();
-        for requirement in &self.require {
-            let add = || {
-                sql!(
-                    "alter table {} add foreign key ({}) references {} ({})",
-                    table,
-                    columns,
-                    target,
-                    theirs
-                )
-            };
-            let found = match (requirement, declared) {
-                (Requirement::Declared | Requirement::Valid | Requirement::Enforced, None) => Some(
-                    failure("no foreign key is declared".to_owned(), Some(add())),
+        if referenced.len() != self.columns.len() {
+            return Err(Error::new(
+                ErrorKind::Database,
+                format!(
+                    "the primary key of `{}` has {} columns, `columns` has {}",
+                    target.relation.readable(),
+                    referenced.len(),
+                    self.columns.len()
                 ),
-                (Requirement::Valid, Some(key)) if !key.is_valid => Some(failure(
-                    format!("the foreign key `{}` is NOT VALID", key.name),
-                    Some(sql!(
-                        "alter table {} validate constraint {}",
-                        table,
-                        Ident::new(key.name.clone())
-                    )),
-                )),
-                (Requirement::Enforced, Some(key)) if !key.is_enforced => Some(failure(
-                    format!(
-                        "the triggers of the foreign key `{}` are disabled",
-                        key.name
-                    ),
-                    Some(sql!("alter table {} enable trigger all", table)),
-                )),
-                (Requirement::Indexed, _) if !is_indexed => Some(failure(
-                    "no index leads with the referencing columns".to_owned(),
-                    Some(sql!("create index on {} ({})", table, columns)),
-                )),
-                (Requirement::SameType, _) => {
-                    types_differ.map(|what| failure(format!("the types differ: {what}"), None))
-                }
-                _ => None,
+            )
+            .help("name the referenced columns: references = \"schema.table(column)\""));
+        }
+        target.columns_named(referenced)?;
+        let is_this = |key: &&ForeignKey| {
+            key.table == table.relation
+                && key.references.as_ref() == Some(&target.relation)
+                && key.columns == self.columns
+                && &key.referenced_columns == referenced
+        };
+        let declared = catalog.foreign_keys.iter().find(is_this);
+        let key = Key {
+            table,
+            columns: &self.columns,
+            target,
+            referenced,
+            declared,
+            is_full: match self.r#match {
+                Some(asked) => asked == Match::Full,
+                None => declared.is_some_and(|key| key.is_match_full),
+            },
+        };
+        let mut ask = key.ask(self.r#where.as_ref(), None)?;
+        let required = self.require.as_deref().unwrap_or_default();
+        ask.findings = key.findings(required, "");
+        ask.findings.retain(|finding| finding.is_failure);
+        Ok(ask)
+    }
+
+    /// Every declared key of the schemas, and those that a name implies.
+    fn ask_all(&self, catalog: &Catalog) -> Result<Ask> {
+        let required = self.require.as_deref().unwrap_or(Requirement::ALL);
+        let is_in = |schema: &str| {
+            let mut patterns = self.schemas.iter();
+            patterns.any(|pattern| crate::gate::catalog::matches(pattern, schema))
+        };
+        let is_allowed = |table: &RelationInfo, columns: &[String]| {
+            let name = table.relation.readable();
+            self.allow.iter().any(|pattern| {
+                let matches = |text: &str| crate::gate::catalog::matches(pattern, text);
+                matches(&name) || columns.iter().any(|c| matches(&format!("{name}.{c}")))
+            })
+        };
+        let mut ask = Ask::default();
+        for declared in &catalog.foreign_keys {
+            let schema = declared.table.schema.as_ref();
+            if !schema.is_some_and(|schema| is_in(schema.as_str())) {
+                continue;
+            }
+            let table = catalog.relation(&declared.table)?;
+            if is_allowed(table, &declared.columns) {
+                continue;
+            }
+            let target = declared.references.as_ref();
+            let Some(target) = target.and_then(|target| catalog.relation(target).ok()) else {
+                ask.findings.push(key::missing_target(declared));
+                continue;
             };
-            if let Some(found) = found.filter(|found| !findings.contains(found)) {
-                findings.push(found);
+            let key = Key {
+                table,
+                columns: &declared.columns,
+                target,
+                referenced: &declared.referenced_columns,
+                declared: Some(declared),
+                is_full: declared.is_match_full,
+            };
+            let name = key.name();
+            let own = key.ask(None, Some(&name))?;
+            ask.measures.extend(own.measures);
+            ask.evidence.extend(own.evidence);
+            ask.findings
+                .extend(key.findings(required, &format!("{name}: ")));
+        }
+        let is_failure = required.contains(&Requirement::Declared);
+        for implied in implied::references(catalog, &self.schemas) {
+            if !is_allowed(implied.table, std::slice::from_ref(&implied.column.name)) {
+                implied.ask(is_failure, &mut ask);
             }
         }
-        findings
+        Ok(ask)
     }
 }

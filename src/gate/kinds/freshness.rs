@@ -183,7 +183,13 @@ impl Kind for Freshness {
                 Verdict::Passed
             };
             message = match age {
-                Some(age) => format!("the newest row is {} old", duration(age)),
+                Some(age) => {
+                    let shown = duration(age);
+                    // 2d and one minute is shown as 2d: a limit of 2d must not look kept.
+                    let is_over = is_older(self.max_age) && shown == self.max_age.to_string();
+                    let more = if is_over { "more than " } else { "" };
+                    format!("the newest row is {more}{shown} old")
+                }
                 None if rows == 0 => "no rows".to_owned(),
                 None => format!(
                     "none of {} has a time that is not in the future",

@@ -4,25 +4,39 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::Result;
-use crate::gate::catalog::{RelationInfo, RelationKind, Side, matches};
+use crate::gate::catalog::{Catalog, Column, RelationInfo, RelationKind, matches};
 use crate::gate::fields::{SqlText, TableName};
 use crate::gate::threshold::{Amount, AtMost, count, rows_of};
 use crate::gate::{
     Aggregate, Ask, Evidence, Figure, Finding, Judgement, Kind, Known, Measured, Needs, OnEmpty,
-    Verdict,
+    Scope, Verdict,
 };
 use crate::source::Problem;
 use crate::sql;
-use crate::sql::{Ident, Literal, Sql};
 
 use super::Definition;
+
 use super::shared::{scope_needs, scope_of};
 
-/// Is there test, placeholder or generated data here? Looks at the text columns of one table, or
-/// of every table of `schemas`, whose names are looked at too. `low` takes a value that is nothing
-/// but a placeholder (`test`, `dummy`, `lorem ipsum`, `asdf`, …) or a mail address of a domain
-/// reserved by RFC 2606; `medium`, the default, also a placeholder word within a text (`mock`,
-/// `dummy`, `fake`, …); `high` also `test`, `sample` and `example` within a text.
+mod sentinel;
+mod text;
+
+use sentinel::Sentinel;
+
+/// Is there test, placeholder or generated data here? Looks at the text, date and number columns of
+/// one table, or of every table of `schemas`, whose names are looked at too.
+///
+/// `low` takes a text that is nothing but a placeholder (`test`, `dummy`, `test_123`, `lorem ipsum …`,
+/// `asdf`, …), a mail address of a domain reserved by RFC 2606, and a card number given out for tests.
+/// `medium`, the default, also a placeholder word within a text (`mock`, `dummy`, `fake`, …), a
+/// generated name (`user1`, `Customer 12`), a telephone number reserved for fiction (555-0100 to
+/// 555-0199), and a date or number that stands for none (1970-01-01, 1900-01-01, 9999-12-31, …; 999,
+/// 9999, 12345, -1, …) where at least three rows hold it and fewer hold anything near it. `high` also
+/// `test`, `sample` and `example` within a text, and such a date or number in a single row.
+///
+/// Words count as words, not as parts of one. In columns with names of people `Dummy`, `Mock` and
+/// `Sample` are names. Numbers in keys, and in columns called after an id, code, number or year, and
+/// far dates in columns called after an end, are left out unless `columns` names them.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MockData {
@@ -31,7 +45,7 @@ pub struct MockData {
     /// Every table of the schemas that match, `*` standing for any text; system schemas are left out.
     #[serde(default)]
     schemas: Vec<String>,
-    /// The columns of `table` to look at; every text column where nothing is said.
+    /// The columns of `table` to look at; every text, date and number column where nothing is said.
     #[serde(default)]
     columns: Vec<String>,
     /// Only rows of `table` for which this SQL condition holds.
@@ -57,12 +71,6 @@ enum Sensitivity {
     High,
 }
 
-/// A value that is nothing but a placeholder, or a mail address nobody can have.
-const WHOLE: &str = "^\\s*(test|testing|dummy|mock|fake|placeholder|lorem ipsum.*|foo|foobar|asdf|qwerty|xxx+|tbd|changeme|(mock|test|dummy|fake)[_-].*|.*@(.*\\.)?example\\.(com|org|net)|.*@(.*\\.)?(test|example|invalid|localhost))\\s*$";
-/// A placeholder word within a text.
-const WITHIN: &str = "\\m(mock|mocked|dummy|fake|placeholder|lorem ipsum)\\M";
-/// Words that real text holds, too.
-const DOUBTFUL: &str = "\\m(test|sample|example)\\M";
 /// Parts of a table's name that say it is no production table.
 const NAMES: &[&str] = &[
     "test",
@@ -75,68 +83,142 @@ const NAMES: &[&str] = &[
     "temp",
 ];
 
-impl MockData {
-    fn condition(&self, column: &str) -> Sql {
-        let column = Ident::new(column);
-        let mut patterns = vec![WHOLE];
-        if self.sensitivity >= Sensitivity::Medium {
-            patterns.push(WITHIN);
-        }
-        if self.sensitivity >= Sensitivity::High {
-            patterns.push(DOUBTFUL);
-        }
-        // coalesce: a null is missing, which is another gate's business.
-        Sql::join(
-            " or ",
-            patterns
-                .into_iter()
-                .map(|pattern| sql!("coalesce({}::text ~* {}, false)", column, Literal(pattern))),
-        )
-    }
+/// What of one table is looked at.
+struct Looked<'a> {
+    table: &'a RelationInfo,
+    name: String,
+    scope: Scope,
+    texts: Vec<&'a str>,
+    sentinels: Vec<Sentinel>,
+}
 
+impl MockData {
     fn is_allowed(&self, name: &str) -> bool {
         self.allow.iter().any(|pattern| matches(pattern, name))
     }
 
-    /// Asks of one table; `columns` empty means every text column.
-    fn ask_table(&self, table: &RelationInfo, columns: &[String], ask: &mut Ask) -> Result<()> {
+    /// The tables that are looked at, in order of their names.
+    fn tables<'a>(&'a self, catalog: &'a Catalog) -> Result<Vec<Looked<'a>>> {
+        if let Some(table) = &self.table {
+            return Ok(vec![self.looked(catalog, catalog.relation(&table.0)?)?]);
+        }
+        catalog
+            .in_schemas(&self.schemas)
+            // A view shows rows of tables that are looked at themselves.
+            .filter(|table| table.kind != RelationKind::View)
+            .filter(|table| !self.is_allowed(&table.relation.readable()))
+            .map(|table| self.looked(catalog, table))
+            .collect()
+    }
+
+    fn looked<'a>(&'a self, catalog: &Catalog, table: &'a RelationInfo) -> Result<Looked<'a>> {
         let name = table.relation.readable();
-        let looked_at: Vec<&str> = if columns.is_empty() {
-            let text = table
-                .columns
-                .iter()
-                .filter(|column| matches!(column.category, 'S' | 'E'));
-            text.map(|column| column.name.as_str())
-                .filter(|column| !self.is_allowed(&format!("{name}.{column}")))
+        let columns: Vec<&Column> = if self.columns.is_empty() {
+            let all = table.columns.iter();
+            all.filter(|column| text::is_text(column) || sentinel::can_hold(catalog, table, column))
+                .filter(|column| !self.is_allowed(&format!("{name}.{}", column.name)))
                 .collect()
         } else {
-            table.columns_named(columns)?;
-            columns.iter().map(String::as_str).collect()
+            table.columns_named(&self.columns)?
         };
-        let scope = scope_of(table, self.r#where.as_ref());
-        ask.measures
-            .push(Aggregate::count(format!("rows {name}"), &scope, None));
-        if looked_at.is_empty() {
-            return Ok(());
+        let (numbers, texts): (Vec<&Column>, Vec<&Column>) = columns
+            .into_iter()
+            .partition(|column| column.category == 'N' || sentinel::is_date(column));
+        let has_sentinels = sentinel::least(self.sensitivity).is_some();
+        Ok(Looked {
+            scope: scope_of(table, self.r#where.as_ref()),
+            texts: texts.iter().map(|column| column.name.as_str()).collect(),
+            sentinels: numbers
+                .into_iter()
+                .filter(|_| has_sentinels)
+                .flat_map(sentinel::of)
+                .collect(),
+            table,
+            name,
+        })
+    }
+}
+
+impl Looked<'_> {
+    /// Counts rows, rows with made-up text, and rows with any sentinel.
+    fn ask(&self, sensitivity: Sensitivity, ask: &mut Ask) -> Result<()> {
+        let Self { name, scope, .. } = self;
+        let count = |what: &str, when| Aggregate::count(format!("{what} {name}"), scope, when);
+        ask.measures.push(count("rows", None));
+        if let Some(made_up) = text::condition(self.table, &self.texts, sensitivity) {
+            let key = self.table.row_key(&[])?;
+            let evidence = Evidence::rows(format!("mock {name}"), scope, &key, &made_up);
+            ask.evidence.push(evidence.because(name.clone()));
+            ask.measures.push(count("mock", Some(made_up)));
         }
-        let any = Sql::join(
-            " or ",
-            looked_at.iter().map(|column| self.condition(column)),
-        );
-        let counted = format!("mock {name}");
-        ask.measures
-            .push(Aggregate::count(counted.clone(), &scope, Some(any.clone())));
-        for column in &looked_at {
-            let label = format!("column {name}.{column}");
-            ask.measures.push(Aggregate::count(
-                label,
-                &scope,
-                Some(self.condition(column)),
-            ));
+        if let Some(any) = sentinel::any(&self.sentinels) {
+            ask.measures.push(count("sentinels", Some(any)));
         }
-        ask.evidence
-            .push(Evidence::rows(counted, &scope, &table.row_key(&[])?, &any).because(name));
         Ok(())
+    }
+
+    /// Which columns hold made-up text, once some do; how often each sentinel is there.
+    fn ask_second(&self, sensitivity: Sensitivity, measured: &Measured, ask: &mut Ask) {
+        let Self { name, scope, .. } = self;
+        if self.n(measured, "mock") > 0 {
+            for column in &self.texts {
+                let label = format!("column {name}.{column}");
+                let when = text::condition(self.table, &[column], sensitivity);
+                ask.measures.push(Aggregate::count(label, scope, when));
+            }
+        }
+        let least = sentinel::least(sensitivity);
+        if least.is_some_and(|least| self.n(measured, "sentinels") >= least) {
+            let each = self.sentinels.iter();
+            ask.measures
+                .extend(each.flat_map(|sentinel| sentinel.measures(scope, name)));
+        }
+    }
+
+    /// The rows that hold a suspicious sentinel and no made-up text, which are counted already.
+    fn ask_third(
+        &self,
+        sensitivity: Sensitivity,
+        measured: &Measured,
+        ask: &mut Ask,
+    ) -> Result<()> {
+        let Self { name, scope, .. } = self;
+        let least = sentinel::least(sensitivity).unwrap_or(u64::MAX);
+        let suspicious: Vec<Sentinel> = self
+            .sentinels
+            .iter()
+            .filter(|sentinel| sentinel.is_answered(measured, name))
+            .filter(|sentinel| sentinel.is_suspicious(measured, name, least))
+            .cloned()
+            .collect();
+        let Some(any) = sentinel::any(&suspicious) else {
+            return Ok(());
+        };
+        let only = match text::condition(self.table, &self.texts, sensitivity) {
+            Some(made_up) => sql!("{} and not {}", any, made_up),
+            None => any,
+        };
+        let label = format!("sentinel {name}");
+        let evidence = Evidence::rows(&label, scope, &self.table.row_key(&[])?, &only);
+        ask.evidence.push(evidence.because(name.clone()));
+        ask.measures
+            .push(Aggregate::count(label, scope, Some(only)));
+        for sentinel in &suspicious {
+            let label = format!("column {name}.{}", sentinel.name());
+            let when = Some(sentinel.condition());
+            ask.measures.push(Aggregate::count(label, scope, when));
+        }
+        Ok(())
+    }
+
+    /// A count, or 0 where it was not asked.
+    fn n(&self, measured: &Measured, what: &str) -> u64 {
+        let label = format!("{what} {}", self.name);
+        if measured.has(&label) {
+            measured.count(&label)
+        } else {
+            0
+        }
     }
 }
 
@@ -173,36 +255,54 @@ impl Kind for MockData {
     }
 
     fn ask(&self, known: &Known<'_>) -> Result<Ask> {
-        let catalog = known.on(&Side::Main);
         let mut ask = Ask::default();
-        if let Some(table) = &self.table {
-            self.ask_table(catalog.relation(&table.0)?, &self.columns, &mut ask)?;
-            return Ok(ask);
-        }
-        for table in catalog.in_schemas(&self.schemas) {
-            let name = table.relation.readable();
-            // A view shows rows of tables that are looked at themselves.
-            if self.is_allowed(&name) || table.kind == RelationKind::View {
-                continue;
-            }
-            let own = table.relation.name.as_str().to_lowercase();
-            if own.split('_').any(|part| NAMES.contains(&part)) {
+        for looked in self.tables(known.catalog())? {
+            let own = looked.table.relation.name.as_str();
+            let is_named = text::parts_of(own)
+                .iter()
+                .any(|part| NAMES.contains(&part.as_str()));
+            if is_named && self.table.is_none() {
                 ask.findings.push(Finding {
                     what: format!(
-                        "the name of the table {name} says that it is no production table"
+                        "the name of the table {} says that it is no production table",
+                        looked.name
                     ),
                     is_failure: true,
                     repair: None,
                 });
             }
-            self.ask_table(table, &[], &mut ask)?;
+            let has_columns = !looked.texts.is_empty() || !looked.sentinels.is_empty();
+            // A table without a column to look at proves nothing; of a schema its name was looked at.
+            if has_columns || self.table.is_none() {
+                looked.ask(self.sensitivity, &mut ask)?;
+            }
         }
         Ok(ask)
     }
 
+    fn ask_more(&self, known: &Known<'_>, measured: &Measured) -> Result<Option<Ask>> {
+        let mut ask = Ask::default();
+        let tables = self.tables(known.catalog())?;
+        if !measured.has("second") {
+            ask.known.push(("second".to_owned(), 1));
+            for looked in &tables {
+                looked.ask_second(self.sensitivity, measured, &mut ask);
+            }
+            return Ok((!ask.measures.is_empty()).then_some(ask));
+        }
+        if measured.has("third") {
+            return Ok(None);
+        }
+        for looked in &tables {
+            looked.ask_third(self.sensitivity, measured, &mut ask)?;
+        }
+        ask.known.push(("third".to_owned(), 1));
+        Ok((!ask.measures.is_empty()).then_some(ask))
+    }
+
     fn judge(&self, measured: &Measured) -> Judgement {
-        let rows: u64 = measured.counts("rows ").map(|(_, n)| n).sum();
-        let mock: u64 = measured.counts("mock ").map(|(_, n)| n).sum();
+        let rows = measured.sum("rows ");
+        let mock = measured.sum("mock ") + measured.sum("sentinel ");
         let bound = AtMost::new(self.at_most, self.warn_above);
         let tables = measured.findings.len() as u64;
         let verdict = if tables > 0 {

@@ -19,8 +19,12 @@ use crate::sql::Relation;
 
 use super::Definition;
 
+mod groups;
+
 /// Do two relations hold the same number of rows? One pair with `table` and `against`, or many
-/// with `map`, where on both sides several tables may stand for their sum.
+/// with `map`, where on both sides several tables may stand for their sum. With `group_by` each
+/// group of the pair is compared for itself, its values as text, and a group that only one side has
+/// is named; of more than 20,000 groups none is compared and the gate is errored.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RowCountParity {
@@ -34,7 +38,11 @@ pub struct RowCountParity {
     map: BTreeMap<String, OneOrMore>,
     /// The configured target that the other side is read from; the same database where nothing is said.
     against_target: Option<String>,
-    /// How far apart the two may be: a count, or a share of the other side; 0 where nothing is said.
+    /// Columns that form groups, the same on both sides.
+    #[serde(default)]
+    group_by: Vec<String>,
+    /// How far apart the two, or each of their groups, may be: a count, or a share of the other side;
+    /// 0 where nothing is said.
     tolerance: Option<Amount>,
     /// Only rows of both sides for which this SQL condition holds.
     r#where: Option<SqlText>,
@@ -105,6 +113,18 @@ impl RowCountParity {
         })
     }
 
+    /// The names of both sides of the one pair that groups are compared of.
+    fn names(&self) -> (String, String) {
+        let name = |table: &Option<TableName>| {
+            table
+                .as_ref()
+                .map_or_else(String::new, |name| name.0.readable())
+        };
+        let target = self.against_target.iter();
+        let there: String = target.map(|target| format!(" of {target}")).collect();
+        (name(&self.table), format!("{}{there}", name(&self.against)))
+    }
+
     fn tolerance(&self) -> Amount {
         self.tolerance.unwrap_or(Amount::Rows(0))
     }
@@ -123,6 +143,12 @@ impl Kind for RowCountParity {
                 "table",
                 "a `row_count_parity` gate has either `table` and `against`, or `map`",
             )),
+        }
+        if !self.group_by.is_empty() && !self.map.is_empty() {
+            problems.push(Problem::new(
+                "group_by",
+                "`group_by` goes with `table` and `against`, not with `map`",
+            ));
         }
         for (table, against) in &self.map {
             if let Err(why) = summed(table) {
@@ -161,6 +187,20 @@ impl Kind for RowCountParity {
 
     fn ask(&self, known: &Known<'_>) -> error::Result<Ask> {
         let mut ask = Ask::default();
+        if let (Some(table), Some(against), false) =
+            (&self.table, &self.against, self.group_by.is_empty())
+        {
+            for (name, table, side) in [
+                ("table", table, Side::Main),
+                ("against", against, self.other_side()),
+            ] {
+                let info = known.on(&side).relation(&table.0)?;
+                info.columns_named(&self.group_by)?;
+                let scope = self.scope(side, table, known)?;
+                ask.measures.push(groups::ask(name, &scope, &self.group_by));
+            }
+            return Ok(ask);
+        }
         for (index, pair) in self.pairs().iter().enumerate() {
             for (part, table) in pair.tables.iter().enumerate() {
                 let scope = self.scope(Side::Main, table, known)?;
@@ -179,7 +219,24 @@ impl Kind for RowCountParity {
         Ok(ask)
     }
 
+    fn ask_more(&self, _known: &Known<'_>, measured: &Measured) -> error::Result<Option<Ask>> {
+        if !self.group_by.is_empty() {
+            let (table, against) = self.names();
+            groups::check(measured, (&table, &against))?;
+        }
+        Ok(None)
+    }
+
     fn judge(&self, measured: &Measured) -> Judgement {
+        if !self.group_by.is_empty() {
+            let (table, against) = self.names();
+            return groups::judge(
+                measured,
+                &self.group_by,
+                (&table, &against),
+                self.tolerance(),
+            );
+        }
         let pairs = self.pairs();
         let (mut checked, mut apart, mut is_wrong, mut expected_rows) = (0, 0, false, 0);
         let mut findings = Vec::new();

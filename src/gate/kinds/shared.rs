@@ -1,10 +1,18 @@
 //! What kinds over one table have in common.
 
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::error::Result;
 use crate::gate::catalog::{RelationInfo, Side};
 use crate::gate::fields::SqlText;
-use crate::gate::{AuthorCheck, Needs, Scope};
+use crate::gate::threshold::{AtMost, count, rows_of};
+use crate::gate::{
+    Aggregate, Ask, AuthorCheck, Evidence, Figure, Judgement, Measure, Measured, Needs, Scope,
+    Verdict,
+};
 use crate::sql;
-use crate::sql::Relation;
+use crate::sql::{Relation, Sql};
 
 /// The needs of a gate on one table: the table, and its filter checked.
 pub fn scope_needs(table: &Relation, filter: Option<&SqlText>) -> Needs {
@@ -30,5 +38,111 @@ pub fn scope_of(table: &RelationInfo, filter: Option<&SqlText>) -> Scope {
         side: Side::Main,
         relation: table.relation.clone(),
         filter: filter.map(|SqlText(author)| author.clone()),
+    }
+}
+
+/// What a null means to a gate that holds every row to a condition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Nulls {
+    /// The row is not looked at.
+    #[default]
+    Ignore,
+    /// The row is offending.
+    Offend,
+}
+
+/// A condition that every row must meet.
+pub struct RowRule<'a> {
+    /// The table.
+    pub table: &'a RelationInfo,
+    /// Only rows for which this holds.
+    pub filter: Option<&'a SqlText>,
+    /// The columns that name an offending row.
+    pub key: &'a [String],
+    /// That the row has the values that the condition is about.
+    pub present: Sql,
+    /// The condition, for a row that has them.
+    pub holds: Sql,
+    /// What it means that it has not.
+    pub nulls: Nulls,
+    /// Whether the condition reads another table, so that it stays out of a shared scan.
+    pub is_join: bool,
+}
+
+impl RowRule<'_> {
+    /// Counts the rows, those looked at, and those that offend, and names these.
+    pub fn ask(self) -> Result<Ask> {
+        let scope = scope_of(self.table, self.filter);
+        let wrong = sql!("{} and not ({})", self.present, self.holds);
+        let offending = match self.nulls {
+            Nulls::Ignore => wrong,
+            Nulls::Offend => sql!("(not ({}) or ({}))", self.present, wrong),
+        };
+        let mut measures = vec![
+            Aggregate::count("rows", &scope, None),
+            Aggregate::count("present", &scope, Some(self.present)),
+        ];
+        measures.push(if self.is_join {
+            Measure::Statement {
+                labels: vec!["offending".to_owned()],
+                side: Side::Main,
+                about: scope.relation.clone(),
+                sql: sql!(
+                    "select count(*)::text from {} where {}",
+                    scope.relation,
+                    scope.condition(Some(&offending))
+                ),
+            }
+        } else {
+            Aggregate::count("offending", &scope, Some(offending.clone()))
+        });
+        let key = self.table.row_key(self.key)?;
+        Ok(Ask {
+            measures,
+            evidence: vec![Evidence::rows("offending", &scope, &key, &offending)],
+            ..Ask::default()
+        })
+    }
+}
+
+/// Judges a [`RowRule`]: "10 rows GOOD" or "3 of 10 rows BAD".
+pub fn judge_rows(
+    measured: &Measured,
+    bound: AtMost,
+    nulls: Nulls,
+    good: &str,
+    bad: &str,
+) -> Judgement {
+    let (rows, present) = (measured.count("rows"), measured.count("present"));
+    let offending = measured.count("offending");
+    let checked = match nulls {
+        Nulls::Ignore => present,
+        Nulls::Offend => rows,
+    };
+    let mut message = if offending == 0 {
+        format!("{} {good}", rows_of(checked, "row"))
+    } else {
+        format!("{} of {} {bad}", count(offending), rows_of(checked, "row"))
+    };
+    let without = rows.saturating_sub(present);
+    if without > 0 {
+        message.push_str(&match nulls {
+            Nulls::Ignore => format!("; {} with null not looked at", rows_of(without, "row")),
+            Nulls::Offend => format!("; {} with null", rows_of(without, "row")),
+        });
+    }
+    Judgement {
+        verdict: if checked == 0 {
+            Verdict::Empty
+        } else {
+            bound.level(offending, checked).into()
+        },
+        rows_checked: Some(checked),
+        rows_offending: Some(offending),
+        measured: Figure::rows(offending),
+        threshold: bound.bounds(),
+        message,
+        findings: Vec::new(),
     }
 }

@@ -128,7 +128,7 @@ impl Kind for CustomSql {
                 columns: self.key.clone(),
                 sql: evidence,
             }],
-            findings: Vec::new(),
+            ..Ask::default()
         })
     }
 

@@ -18,7 +18,8 @@ use super::Definition;
 use super::shared::{scope_needs, scope_of};
 
 /// Does no two rows hold the same values in `columns`? As in SQL's own UNIQUE, a row with a null
-/// among them equals no other. Every row that shares its values with another is offending.
+/// among them equals no other, and where every row has one there was nothing to look at. Every row
+/// that shares its values with another is offending.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Unique {
@@ -72,6 +73,7 @@ impl Kind for Unique {
         Ok(Ask {
             measures: vec![
                 Aggregate::count("rows", &scope, None),
+                Aggregate::count("present", &scope, Some(present)),
                 Measure::Statement {
                     labels: vec!["repeated".to_owned(), "keys".to_owned()],
                     side: scope.side.clone(),
@@ -94,7 +96,7 @@ impl Kind for Unique {
                     columns
                 ),
             }],
-            findings: Vec::new(),
+            ..Ask::default()
         })
     }
 
@@ -102,7 +104,7 @@ impl Kind for Unique {
         let (rows, repeated) = (measured.count("rows"), measured.count("repeated"));
         let bound = AtMost::new(self.at_most, self.warn_above);
         Judgement {
-            verdict: if rows == 0 {
+            verdict: if measured.count("present") == 0 {
                 Verdict::Empty
             } else {
                 bound.level(repeated, rows).into()

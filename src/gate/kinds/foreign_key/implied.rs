@@ -1,0 +1,140 @@
+//! References that nobody declared and a name implies.
+
+use crate::gate::catalog::{Catalog, Column, RelationInfo, RelationKind, Side};
+use crate::gate::threshold::rows_of;
+use crate::gate::{Ask, Finding, Measure};
+use crate::sql;
+use crate::sql::Ident;
+
+use super::key::Key;
+
+/// A column whose name says that it refers to a table.
+pub(super) struct Implied<'a> {
+    pub(super) table: &'a RelationInfo,
+    pub(super) column: &'a Column,
+    target: &'a RelationInfo,
+}
+
+/// Every column `x_id` or `x_key` of the schemas that is part of no declared key and whose `x` is a
+/// table there, in the singular or the plural, with a primary key of one column of the same sort of
+/// type. A table of the same schema comes before others; of several others none is meant.
+pub(super) fn references<'a>(catalog: &'a Catalog, schemas: &'a [String]) -> Vec<Implied<'a>> {
+    let is_table =
+        |info: &&RelationInfo| matches!(info.kind, RelationKind::Table | RelationKind::Partitioned);
+    let tables: Vec<&RelationInfo> = catalog.in_schemas(schemas).filter(is_table).collect();
+    let mut found = Vec::new();
+    for table in &tables {
+        for column in &table.columns {
+            let is_declared = catalog
+                .foreign_keys
+                .iter()
+                .any(|key| key.table == table.relation && key.columns.contains(&column.name));
+            let lower = column.name.to_lowercase();
+            let stem = lower
+                .strip_suffix("_id")
+                .or_else(|| lower.strip_suffix("_key"));
+            let Some(stem) = stem.filter(|stem| !stem.is_empty() && !is_declared) else {
+                continue;
+            };
+            let candidates: Vec<&RelationInfo> = tables
+                .iter()
+                .copied()
+                .filter(|target| {
+                    target.relation != table.relation
+                        && is_named(target.relation.name.as_str(), stem)
+                        && holds(target, column)
+                })
+                .collect();
+            let own = |target: &&&RelationInfo| target.relation.schema == table.relation.schema;
+            let target = match (candidates.iter().find(own), candidates.as_slice()) {
+                (Some(target), _) => target,
+                (None, [only]) => only,
+                (None, _) => continue,
+            };
+            found.push(Implied {
+                table,
+                column,
+                target,
+            });
+        }
+    }
+    found
+}
+
+/// Whether a table's name is `stem`, in the singular or the plural.
+fn is_named(table: &str, stem: &str) -> bool {
+    let table = table.to_lowercase();
+    table == stem
+        || table == format!("{stem}s")
+        || table == format!("{stem}es")
+        || stem
+            .strip_suffix('y')
+            .is_some_and(|start| table == format!("{start}ies"))
+}
+
+/// Whether a table's primary key is one column that can be compared with `column`.
+fn holds(target: &RelationInfo, column: &Column) -> bool {
+    let [key] = target.primary_key.as_slice() else {
+        return false;
+    };
+    target.column(key).is_ok_and(|key| {
+        key.type_name == column.type_name
+            || (key.category == column.category && matches!(key.category, 'N' | 'S'))
+    })
+}
+
+impl Implied<'_> {
+    /// Asks how many rows would be orphans, and finds that no key is declared.
+    pub(super) fn ask(&self, is_failure: bool, ask: &mut Ask) {
+        let columns = [self.column.name.clone()];
+        let key = Key {
+            table: self.table,
+            columns: &columns,
+            target: self.target,
+            referenced: &self.target.primary_key,
+            declared: None,
+            is_full: false,
+        };
+        let own = Ident::new(self.column.name.clone());
+        let theirs = Ident::new(self.target.primary_key[0].clone());
+        let relation = &self.table.relation;
+        ask.measures.push(Measure::Statement {
+            labels: vec![format!("implied {}", key.name())],
+            side: Side::Main,
+            about: relation.clone(),
+            sql: sql!(
+                "select count(*)::text from {} c where c.{} is not null \
+                 and not exists (select from {} p where p.{} = c.{})",
+                relation,
+                own,
+                self.target.relation,
+                theirs,
+                own
+            ),
+        });
+        ask.findings.push(Finding {
+            what: format!("{}: {UNDECLARED}", key.name()),
+            is_failure,
+            repair: key.declare().map(|sql| sql.as_str().to_owned()),
+        });
+    }
+}
+
+const UNDECLARED: &str = "the name implies a reference and no foreign key is declared";
+
+/// Says in the finding of an implied key how many rows would be orphans, and repairs without
+/// looking at them.
+pub(super) fn with_orphans(finding: &mut Finding, orphans: u64) {
+    if orphans > 0 && finding.what.ends_with(UNDECLARED) {
+        finding.what = format!(
+            "{}; {} would be {}",
+            finding.what,
+            rows_of(orphans, "row"),
+            if orphans == 1 { "an orphan" } else { "orphans" }
+        );
+        finding.repair = finding
+            .repair
+            .as_ref()
+            .map(|sql| format!("{sql} not valid"));
+    }
+}

@@ -1,0 +1,308 @@
+//! One reference: what to ask of its rows, and what the catalog says of its constraint.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::error::Result;
+use crate::gate::catalog::{ForeignKey, KeyColumn, RelationInfo, RelationKind, Side};
+use crate::gate::fields::SqlText;
+use crate::gate::kinds::shared::scope_of;
+use crate::gate::threshold::rows_of;
+use crate::gate::{Aggregate, Ask, Evidence, Finding, Measure};
+use crate::sql;
+use crate::sql::{Ident, Sql};
+
+/// Something a foreign key can be required to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Requirement {
+    /// There is a constraint.
+    Declared,
+    /// Its existing rows were checked.
+    Valid,
+    /// Its triggers fire.
+    Enforced,
+    /// An index leads with the referencing columns.
+    Indexed,
+    /// Both sides have the same types.
+    SameType,
+}
+
+impl Requirement {
+    pub(super) const ALL: &'static [Self] = &[
+        Self::Declared,
+        Self::Valid,
+        Self::Enforced,
+        Self::Indexed,
+        Self::SameType,
+    ];
+}
+
+/// Columns that refer to columns, declared or not.
+pub(super) struct Key<'a> {
+    pub(super) table: &'a RelationInfo,
+    pub(super) columns: &'a [String],
+    pub(super) target: &'a RelationInfo,
+    pub(super) referenced: &'a [String],
+    pub(super) declared: Option<&'a ForeignKey>,
+    pub(super) is_full: bool,
+}
+
+/// That a key has orphans, as a finding; whether the gate fails for them says its threshold.
+pub(super) fn orphans(key: &str, n: u64) -> Finding {
+    Finding {
+        what: format!("{key}: {} without a row to refer to", rows_of(n, "row")),
+        is_failure: false,
+        repair: None,
+    }
+}
+
+/// That a key refers to a table that is gone.
+pub(super) fn missing_target(key: &ForeignKey) -> Finding {
+    Finding {
+        what: format!(
+            "{}({}): the table that the foreign key `{}` refers to is gone",
+            key.table.readable(),
+            key.columns.join(", "),
+            key.name
+        ),
+        is_failure: true,
+        repair: Some(
+            sql!(
+                "alter table {} drop constraint {}",
+                key.table,
+                Ident::new(key.name.clone())
+            )
+            .as_str()
+            .to_owned(),
+        ),
+    }
+}
+
+impl Key<'_> {
+    /// `s.bets(game_id) → s.games(id)`.
+    pub(super) fn name(&self) -> String {
+        format!(
+            "{}({}) → {}({})",
+            self.table.relation.readable(),
+            self.columns.join(", "),
+            self.target.relation.readable(),
+            self.referenced.join(", ")
+        )
+    }
+
+    /// Asks for its rows; `what` names the key where a gate looks at several.
+    pub(super) fn ask(&self, filter: Option<&SqlText>, what: Option<&str>) -> Result<Ask> {
+        let scope = scope_of(self.table, filter);
+        let nulls = |word: &'static str, test: Sql| {
+            let tests = self.columns.iter().map(|name| {
+                sql!(
+                    "{}.{} {}",
+                    self.table.relation,
+                    Ident::new(name.clone()),
+                    test
+                )
+            });
+            Sql::join(word, tests)
+        };
+        let present = nulls(" and ", sql!("is not null"));
+        let matching = self
+            .columns
+            .iter()
+            .zip(self.referenced)
+            .map(|(own, other)| {
+                sql!(
+                    "p.{} = {}.{}",
+                    Ident::new(other.clone()),
+                    self.table.relation,
+                    Ident::new(own.clone())
+                )
+            });
+        let unmatched = sql!(
+            "{} and not exists (select from {} p where {})",
+            present,
+            self.target.relation,
+            Sql::join(" and ", matching)
+        );
+        let is_full = self.is_full && self.columns.len() > 1;
+        let partial = sql!(
+            "({}) and ({})",
+            nulls(" or ", sql!("is null")),
+            nulls(" or ", sql!("is not null"))
+        );
+        let (refers, offending) = if is_full {
+            (
+                nulls(" or ", sql!("is not null")),
+                sql!("(({}) or ({}))", partial, unmatched),
+            )
+        } else {
+            (present, unmatched)
+        };
+        let columns = Sql::join(
+            ", ",
+            self.columns.iter().map(|name| Ident::new(name.clone())),
+        );
+        let mut key: Vec<KeyColumn> = self.table.row_key(&[])?;
+        key.retain(|column| !self.columns.contains(&column.name));
+        key.extend(self.columns.iter().map(KeyColumn::new));
+        let label = |value: &str| format!("{value} {}", what.unwrap_or_default());
+        let mut measures = vec![
+            Aggregate::count(label("referencing"), &scope, Some(refers)),
+            Measure::Statement {
+                labels: vec![label("orphans"), label("keys")],
+                side: Side::Main,
+                about: self.table.relation.clone(),
+                sql: sql!(
+                    "select count(*)::text, count(distinct ({}))::text from {} where {}",
+                    columns,
+                    scope.relation,
+                    scope.condition(Some(&offending))
+                ),
+            },
+        ];
+        if is_full {
+            measures.push(Aggregate::count(label("partial"), &scope, Some(partial)));
+        }
+        let mut evidence = Evidence::rows(label("orphans"), &scope, &key, &offending);
+        evidence.what = what.map(str::to_owned);
+        Ok(Ask {
+            measures,
+            evidence: vec![evidence],
+            ..Ask::default()
+        })
+    }
+
+    /// What the catalog says of the constraint; what is not required is told, not failed.
+    pub(super) fn findings(&self, required: &[Requirement], before: &str) -> Vec<Finding> {
+        let table = &self.table.relation;
+        let columns = Sql::join(
+            ", ",
+            self.columns.iter().map(|name| Ident::new(name.clone())),
+        );
+        let mut findings: Vec<Finding> = Vec::new();
+        let mut find = |by: &[Requirement], what: String, repair: Option<Sql>| {
+            findings.push(Finding {
+                what: format!("{before}{what}"),
+                is_failure: by.iter().any(|requirement| required.contains(requirement)),
+                repair: repair.map(|sql| sql.as_str().to_owned()),
+            });
+        };
+        match self.declared {
+            None => find(
+                &[
+                    Requirement::Declared,
+                    Requirement::Valid,
+                    Requirement::Enforced,
+                ],
+                "no foreign key is declared".to_owned(),
+                self.declare(),
+            ),
+            Some(declared) => {
+                if !declared.is_valid {
+                    find(
+                        &[Requirement::Valid],
+                        format!("the foreign key `{}` is NOT VALID", declared.name),
+                        Some(sql!(
+                            "alter table {} validate constraint {}",
+                            table,
+                            Ident::new(declared.name.clone())
+                        )),
+                    );
+                }
+                for relation in &declared.disabled_on {
+                    find(
+                        &[Requirement::Enforced],
+                        format!(
+                            "the triggers of the foreign key `{}` are disabled on {}",
+                            declared.name,
+                            relation.readable()
+                        ),
+                        Some(sql!("alter table {} enable trigger all", relation)),
+                    );
+                }
+                if !self.target_is_unique() {
+                    find(
+                        &[Requirement::Valid],
+                        format!(
+                            "no valid unique index holds {}({})",
+                            self.target.relation.readable(),
+                            self.referenced.join(", ")
+                        ),
+                        Some(sql!(
+                            "create unique index on {} ({})",
+                            self.target.relation,
+                            Sql::join(
+                                ", ",
+                                self.referenced.iter().map(|name| Ident::new(name.clone()))
+                            )
+                        )),
+                    );
+                }
+            }
+        }
+        if !self.is_indexed() {
+            find(
+                &[Requirement::Indexed],
+                "no index leads with the referencing columns".to_owned(),
+                Some(sql!("create index on {} ({})", table, columns)),
+            );
+        }
+        if let Some(what) = self.types_differ() {
+            find(&[Requirement::SameType], what, None);
+        }
+        findings
+    }
+
+    /// The statement that declares it, where that can be.
+    pub(super) fn declare(&self) -> Option<Sql> {
+        let can = |info: &RelationInfo| {
+            matches!(info.kind, RelationKind::Table | RelationKind::Partitioned)
+        };
+        (can(self.table) && can(self.target)).then(|| {
+            let names = |columns: &[String]| {
+                Sql::join(", ", columns.iter().map(|name| Ident::new(name.clone())))
+            };
+            sql!(
+                "alter table {} add foreign key ({}) references {} ({})",
+                self.table.relation,
+                names(self.columns),
+                self.target.relation,
+                names(self.referenced)
+            )
+        })
+    }
+
+    fn is_indexed(&self) -> bool {
+        self.table.indexes.iter().any(|index| {
+            index.len() >= self.columns.len()
+                && self
+                    .columns
+                    .iter()
+                    .all(|column| index[..self.columns.len()].contains(column))
+        })
+    }
+
+    fn target_is_unique(&self) -> bool {
+        self.target.unique_keys.iter().any(|key| {
+            key.len() == self.referenced.len()
+                && self.referenced.iter().all(|column| key.contains(column))
+        })
+    }
+
+    fn types_differ(&self) -> Option<String> {
+        let pairs = self.columns.iter().zip(self.referenced);
+        let mut differing = pairs.filter_map(|(own, other)| {
+            let (own, other) = (
+                self.table.column(own).ok()?,
+                self.target.column(other).ok()?,
+            );
+            (own.type_name != other.type_name).then(|| {
+                format!(
+                    "the types differ: `{}` is {}, `{}` is {}",
+                    own.name, own.type_name, other.name, other.type_name
+                )
+            })
+        });
+        differing.next()
+    }
+}

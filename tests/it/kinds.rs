@@ -1,0 +1,223 @@
+//! Every kind on a real Postgres: `fixtures/kinds/<kind>/` holds `gate.toml` and one database per
+//! `.sql` file, whose first lines say what the gates must find there.
+//!
+//! ```text
+//! -- gate ID: OUTCOME, OFFENDING of CHECKED
+//! --   message
+//! --   found: WHAT            (a finding; `told:` when the gate does not fail for it)
+//! --   repair: SQL
+//! --   row: KEY=VALUE (WHAT)
+//! ```
+//!
+//! `POSTERN_FIXTURES=update` writes the lines anew for the gates that a file names; read them then.
+//! A file `<case>.other.sql` is the database of the target `other`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use postern::gate::catalog::Side;
+use postern::gate::kinds::KINDS;
+use postern::gate::{Gate, LoadOptions};
+use postern::report::{FailOn, GateReport, Report};
+use postern::run::{Options, State};
+use rstest::rstest;
+
+use crate::support;
+
+const FOLDER: &str = "fixtures/kinds";
+
+/// What a gate found, as the head of a fixture says it.
+fn told(gate: &GateReport) -> String {
+    let number = |n: Option<u64>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
+    let mut out = format!("-- gate {}: {}", gate.id, gate.outcome.as_str());
+    match (gate.outcome, &gate.sqlstate) {
+        (State::Errored, Some(code)) => out.push_str(&format!(" {code}")),
+        (State::Errored, None) => {}
+        _ => out.push_str(&format!(
+            ", {} of {}",
+            number(gate.rows_offending),
+            number(gate.rows_checked)
+        )),
+    }
+    let mut line = |text: String| out.push_str(&format!("\n--   {}", text.replace('\n', " ")));
+    line(gate.message.clone());
+    for finding in &gate.findings {
+        let word = if finding.is_failure { "found" } else { "told" };
+        line(format!("{word}: {}", finding.what));
+        if let Some(repair) = &finding.repair {
+            line(format!("repair: {repair}"));
+        }
+    }
+    for row in &gate.rows {
+        let key: Vec<String> = row
+            .key
+            .iter()
+            .map(|(name, value)| format!("{name}={}", value.as_deref().unwrap_or("null")))
+            .collect();
+        let what = row
+            .what
+            .as_ref()
+            .map_or_else(String::new, |what| format!(" ({what})"));
+        line(format!("row: {}{what}", key.join(" ")));
+    }
+    out
+}
+
+/// The lines at the head of a fixture that say what is expected, and the rest.
+fn split(text: &str) -> (Vec<&str>, &str) {
+    let is_head = |line: &&str| line.starts_with("-- gate ") || line.starts_with("--   ");
+    let head: Vec<&str> = text.lines().take_while(is_head).collect();
+    let length: usize = head.iter().map(|line| line.len() + 1).sum();
+    (head, &text[length.min(text.len())..])
+}
+
+/// The gates that the head of a fixture names.
+fn named(head: &[&str]) -> Vec<String> {
+    head.iter()
+        .filter_map(|line| line.strip_prefix("-- gate "))
+        .map(|rest| rest.split(':').next().unwrap_or(rest).trim().to_owned())
+        .collect()
+}
+
+/// The databases of a kind: every `.sql` file that is not the other side of one.
+fn cases(kind: &str) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(Path::new(FOLDER).join(kind))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|end| end == "sql"))
+        .filter(|path| !path.to_string_lossy().ends_with(".other.sql"))
+        .collect();
+    files.sort();
+    files
+}
+
+async fn load(path: &Path) -> postern::pg::Database {
+    let database = support::database().await;
+    let mut connection = database.connect().await.unwrap();
+    let text = std::fs::read_to_string(path).unwrap();
+    if let Err(error) = sqlx::raw_sql(sqlx::AssertSqlSafe(text))
+        .execute(&mut connection)
+        .await
+    {
+        panic!("{}: {error}", path.display());
+    }
+    database
+}
+
+async fn outcome(case: &Path, gates: &[Gate]) -> String {
+    let database = load(case).await;
+    let mut targets = BTreeMap::from([(Side::Main, database.address().clone())]);
+    let other = case.with_extension("other.sql");
+    if other.exists() {
+        let side = load(&other).await;
+        targets.insert(Side::Other("other".to_owned()), side.address().clone());
+    }
+    let findings = postern::run::check(gates, &targets, &Options::default()).await;
+    let report = Report::new(gates, findings, database.address(), FailOn::Block);
+    let told: Vec<String> = report.gates.iter().map(told).collect();
+    told.join("\n")
+}
+
+#[rstest]
+#[case("accepted_values")]
+#[case("completeness")]
+#[case("foreign_key")]
+#[case("freshness")]
+#[case("mock_data")]
+#[case("pattern")]
+#[case("range")]
+#[case("relation")]
+#[case("row_count")]
+#[case("row_count_parity")]
+#[case("sql")]
+#[case("unique")]
+#[tokio::test]
+async fn a_kind_finds_what_its_fixtures_say(#[case] kind: &str) {
+    let folder = Path::new(FOLDER).join(kind);
+    let gates = postern::gate::load(&[folder.join("gate.toml")], &LoadOptions::default())
+        .unwrap()
+        .gates;
+    assert!(gates.iter().all(|gate| gate.kind == kind), "{kind}");
+    let is_update = std::env::var_os("POSTERN_FIXTURES").is_some_and(|word| word == "update");
+    let mut unproved: BTreeSet<&str> = gates.iter().map(|gate| gate.id.as_str()).collect();
+    let mut wrong = Vec::new();
+    for case in cases(kind) {
+        let text = std::fs::read_to_string(&case).unwrap();
+        let (head, body) = split(&text);
+        let names = named(&head);
+        assert!(!names.is_empty(), "{} names no gate", case.display());
+        let wanted: Vec<Gate> = names
+            .iter()
+            .map(|name| {
+                unproved.remove(name.as_str());
+                let found = gates.iter().find(|gate| &gate.id == name);
+                found
+                    .unwrap_or_else(|| panic!("{} names `{name}`", case.display()))
+                    .clone()
+            })
+            .collect();
+        let found = outcome(&case, &wanted).await;
+        if is_update {
+            std::fs::write(&case, format!("{found}\n{body}")).unwrap();
+        } else if found != head.join("\n") {
+            wrong.push(format!(
+                "{} says\n{}\nfound\n{found}",
+                case.display(),
+                head.join("\n")
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    assert!(unproved.is_empty(), "no fixture proves {unproved:?}");
+}
+
+#[test]
+fn every_kind_has_its_fixtures_and_its_page() {
+    let kinds: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+    let mut folders: Vec<String> = std::fs::read_dir(FOLDER)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    folders.sort();
+    assert_eq!(folders, kinds);
+    let text = include_str!("kinds.rs");
+    let page = std::fs::read_to_string("gates/README.md").unwrap();
+    for kind in kinds {
+        assert!(
+            text.contains(&format!("#[case(\"{kind}\")]")),
+            "{kind} is not a case above"
+        );
+        assert!(
+            page.contains(&format!("\n## `{kind}`\n")),
+            "{kind} has no page"
+        );
+        for case in ["gate.toml", "pass.sql", "fail.sql", "empty.sql", "odd.sql"] {
+            let path = Path::new(FOLDER).join(kind).join(case);
+            assert!(path.exists(), "{} is missing", path.display());
+        }
+    }
+}
+
+/// A fixture proves all four outcomes of data: it holds, it does not, there is none, odd names.
+#[test]
+fn a_fixture_is_what_its_name_says() {
+    for kind in KINDS {
+        for (case, outcomes) in [
+            ("pass.sql", &["passed"][..]),
+            ("fail.sql", &["failed", "warned"]),
+        ] {
+            let path = Path::new(FOLDER).join(kind.name).join(case);
+            let text = std::fs::read_to_string(&path).unwrap();
+            let (head, _) = split(&text);
+            for line in head.iter().filter(|line| line.starts_with("-- gate ")) {
+                let is_right = outcomes
+                    .iter()
+                    .any(|word| line.contains(&format!(": {word}")));
+                assert!(is_right, "{}: {line}", path.display());
+            }
+        }
+        let path = Path::new(FOLDER).join(kind.name).join("empty.sql");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(!text.contains(": passed"), "{} passes", path.display());
+    }
+}
