@@ -1,7 +1,7 @@
 -- id: splits_cover_todays_games
 -- why: a game without splits cannot be recommended
 -- owner: data-pipeline
--- tags: splits
+-- tags: issue-69
 -- key: external_id
 -- population: select count(*) from core_betting.supplementary_games
 -- on_empty: fail

@@ -162,7 +162,8 @@ pub(super) async fn run(arguments: &Arguments, settings: &Settings) -> Result<u8
         Some(FailOnArgument::Warn) => FailOn::Warn,
         None => settled.fail_on.unwrap_or_default(),
     };
-    let mut report = Report::new(&selected.gates, findings, &address, fail_on);
+    let report = Report::new(&selected.gates, findings, &address, fail_on);
+    let mut report = report.judged(selected.readiness.as_ref());
     if let Some((selection, left_out)) = selected.left_out {
         report.selection = Some(selection);
         report.summary.left_out = left_out;

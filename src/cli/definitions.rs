@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::error::{Error, Errors};
+use crate::gate::readiness::Readiness;
 use crate::gate::select::Selection;
-use crate::gate::{self, Gate, LoadOptions};
+use crate::gate::{self, Definitions, Gate, LoadOptions};
 
 use super::settings::{RunSettings, Settings};
 
@@ -32,6 +33,8 @@ pub(super) struct Selected {
     pub(super) gates: Vec<Gate>,
     /// The selection as it was written, and how many gates it left out.
     pub(super) left_out: Option<(String, usize)>,
+    /// What it takes for the whole to be ready, unless gates were left out.
+    pub(super) readiness: Option<Readiness>,
 }
 
 impl DefinitionArguments {
@@ -62,22 +65,27 @@ impl DefinitionArguments {
         let loaded = loaded.map_err(|found| errors.extend(found.0));
         match (loaded, selection) {
             (Ok(definitions), Ok(selection)) if errors.is_empty() => {
-                select(definitions.gates, selection.as_ref())
+                select(definitions, selection.as_ref())
             }
             _ => Err(Errors(errors)),
         }
     }
 }
 
-fn select(gates: Vec<Gate>, selection: Option<&Selection>) -> Result<Selected, Errors> {
+fn select(definitions: Definitions, selection: Option<&Selection>) -> Result<Selected, Errors> {
     let Some(selection) = selection else {
         return Ok(Selected {
-            gates,
+            gates: definitions.gates,
             left_out: None,
+            readiness: definitions.readiness,
         });
     };
-    let total = gates.len();
-    let gates = selection.pick(gates)?;
-    let left_out = Some((selection.as_str().to_owned(), total - gates.len()));
-    Ok(Selected { gates, left_out })
+    let total = definitions.gates.len();
+    let gates = selection.pick(definitions.gates)?;
+    let left_out = total - gates.len();
+    Ok(Selected {
+        gates,
+        left_out: Some((selection.as_str().to_owned(), left_out)),
+        readiness: definitions.readiness.filter(|_| left_out == 0),
+    })
 }

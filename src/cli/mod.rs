@@ -3,6 +3,7 @@
 mod check;
 mod definitions;
 mod list;
+mod record;
 mod rehearse;
 mod replay;
 mod settings;
@@ -92,6 +93,8 @@ enum Command {
     Check(check::Arguments),
     /// Lists the gates, the reference of their kinds, or the JSON schema of gate files.
     List(list::Arguments),
+    /// Writes the results of a check into a table, over a connection of its own.
+    Record(record::Arguments),
     /// Rehearses a scenario on a throwaway Postgres: gates, migrations up, down, up, gates, workload.
     Rehearse(rehearse::Arguments),
     /// Proves migrations in a throwaway database: up, down, up again.
@@ -122,6 +125,7 @@ pub fn main() -> ExitCode {
         match arguments.command {
             Command::Check(arguments) => check::run(&arguments, &settings).await,
             Command::List(arguments) => list::run(&arguments, &settings),
+            Command::Record(arguments) => record::run(&arguments).await,
             Command::Rehearse(arguments) => rehearse::run(&arguments, &settings).await,
             Command::Replay(arguments) => replay::run(&arguments, &settings).await,
         }

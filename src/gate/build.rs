@@ -15,6 +15,7 @@ use crate::source::{
 };
 
 use super::kinds::{KINDS, Registered};
+use super::readiness::{Readiness, ReadinessFields};
 use super::{COMMON_FIELDS, Common, Gate, Origin};
 
 /// What definitions may refer to.
@@ -29,6 +30,8 @@ pub struct LoadOptions {
 pub struct Definitions {
     /// The gates.
     pub gates: Vec<Gate>,
+    /// What it takes for the whole to be ready, where a suite says so.
+    pub readiness: Option<Readiness>,
 }
 
 /// The `[suite]` table.
@@ -51,6 +54,7 @@ pub struct Suite {
 pub fn load(paths: &[PathBuf], options: &LoadOptions) -> Result<Definitions, Errors> {
     let mut errors = Vec::new();
     let mut gates = Vec::new();
+    let mut readiness: Option<Readiness> = None;
     for path in discover(paths)? {
         let loaded = SourceFile::load(path)
             .map_err(|error| vec![error])
@@ -60,17 +64,34 @@ pub fn load(paths: &[PathBuf], options: &LoadOptions) -> Result<Definitions, Err
                     .extension()
                     .is_some_and(|extension| extension == "sql")
                 {
-                    sql_gate(&file, options).map(|gate| vec![gate])
+                    sql_gate(&file, options).map(|gate| (vec![gate], None))
                 } else {
                     suite(&file, options)
                 }
             });
         match loaded {
-            Ok(found) => gates.extend(found),
+            Ok((found, more)) => {
+                gates.extend(found);
+                match (&readiness, more) {
+                    (Some(first), Some(again)) => errors.push(again.again(first)),
+                    (None, more) => readiness = more,
+                    (Some(_), None) => {}
+                }
+            }
             Err(found) => errors.extend(found),
         }
     }
     errors.extend(duplicates(&gates));
+    // With gates missing because of their mistakes, tags would be missed that are there.
+    if let Some(readiness) = readiness.as_ref().filter(|_| errors.is_empty()) {
+        errors.extend(
+            readiness
+                .check(&gates)
+                .err()
+                .into_iter()
+                .flat_map(|errors| errors.0),
+        );
+    }
     if errors.is_empty() && gates.is_empty() {
         let named: Vec<String> = paths
             .iter()
@@ -84,7 +105,9 @@ pub fn load(paths: &[PathBuf], options: &LoadOptions) -> Result<Definitions, Err
             .help("a run without gates proves nothing; write a [[gate]] or name another folder with --gates PATH"),
         );
     }
-    Errors(errors).into_result().map(|()| Definitions { gates })
+    Errors(errors)
+        .into_result()
+        .map(|()| Definitions { gates, readiness })
 }
 
 fn duplicates(gates: &[Gate]) -> Vec<Error> {
@@ -110,20 +133,26 @@ fn duplicates(gates: &[Gate]) -> Vec<Error> {
     errors
 }
 
+/// What stands at the top of a suite file.
+const TABLES: [&str; 4] = ["suite", "vars", "gate", "readiness"];
+
 /// One TOML file of gates.
-fn suite(file: &SourceFile, options: &LoadOptions) -> Result<Vec<Gate>, Vec<Error>> {
+fn suite(
+    file: &SourceFile,
+    options: &LoadOptions,
+) -> Result<(Vec<Gate>, Option<Readiness>), Vec<Error>> {
     let root = parse_document(file)?.into_inner();
     let mut errors = Vec::new();
     let top = Table::new("a suite file", 0..0, &root);
     for (key, _) in &root {
         let name = key.get_ref().as_ref();
-        if !["suite", "vars", "gate"].contains(&name) {
+        if !TABLES.contains(&name) {
             let error = file.error(
                 key.span(),
                 format!("unknown table `{name}` in a suite file"),
-                "expected `suite`, `vars` or `gate`",
+                format!("expected {}", one_of(TABLES)),
             );
-            errors.push(match nearest(name, ["suite", "vars", "gate"]) {
+            errors.push(match nearest(name, TABLES) {
                 Some(near) => error.help(format!("did you mean `{near}`?")),
                 None => error,
             });
@@ -191,8 +220,25 @@ fn suite(file: &SourceFile, options: &LoadOptions) -> Result<Vec<Gate>, Vec<Erro
             )),
         }
     }
+    let mut readiness = None;
+    if let Some(value) = root.get("readiness") {
+        match value.get_ref().as_table() {
+            Some(table) => {
+                let fields = Table::new("[readiness]", value.span(), table);
+                match read::<ReadinessFields>(file, &fields, table.clone(), &[]) {
+                    Ok(wanted) => readiness = Some(Readiness::new(file, fields, wanted)),
+                    Err(found) => errors.extend(found),
+                }
+            }
+            None => errors.push(file.error(
+                value.span(),
+                "`readiness` is not a table",
+                "expected [readiness]",
+            )),
+        }
+    }
     if errors.is_empty() {
-        Ok(gates)
+        Ok((gates, readiness))
     } else {
         Err(errors)
     }

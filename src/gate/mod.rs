@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod fields;
 pub mod kinds;
 mod measured;
+pub mod readiness;
 pub mod schema;
 pub mod select;
 pub mod threshold;

@@ -64,6 +64,7 @@ pub fn gate_file() -> Value {
                 "type": "object",
                 "additionalProperties": { "type": "string" }
             },
+            "readiness": of::<super::readiness::ReadinessFields>(),
             "gate": { "type": "array", "items": { "oneOf": gates } }
         },
         "additionalProperties": false
@@ -78,6 +79,13 @@ pub fn reference() -> String {
          themselves: `postern list --reference` and `postern list --schema`.\n\n## Every gate\n\n",
     );
     table(&mut page, &of::<Common>());
+    page.push_str(
+        "\n## Readiness\n\nOne file of a run may hold a `[readiness]` table: a verdict over many gates, as a \
+         release decision asks for it.\nIt is ready when every critical issue is resolved and enough of the \
+         success metrics are met; a gate that was\nskipped or errored holds nothing. Not ready makes the exit \
+         code 1. With `--select` it is not judged.\n\n",
+    );
+    table(&mut page, &of::<super::readiness::ReadinessFields>());
     for kind in KINDS {
         let schema = (kind.schema)();
         let empty = match kind.on_empty {

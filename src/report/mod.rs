@@ -3,18 +3,23 @@
 pub mod json_v1;
 #[cfg(feature = "cli")]
 pub mod junit;
+mod readiness;
 pub mod rehearsal;
+pub mod stored;
 #[cfg(feature = "cli")]
 pub mod terminal;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::gate::readiness::Readiness;
 use crate::gate::threshold::Bounds;
 use crate::gate::{Figure, Finding, Gate, Severity};
 use crate::pg::{Address, Snapshot};
 use crate::run::{Findings, OffendingRow, Outcome, State};
 use crate::source::Place;
+
+pub use readiness::{IssueReport, ReadinessReport};
 
 /// Everything a run has to say.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -29,6 +34,8 @@ pub struct Report {
     pub selection: Option<String>,
     /// The one moment that every gate read; null when the target was never reached.
     pub snapshot: Option<Snapshot>,
+    /// Whether the whole is ready; null where no suite says what it takes, and where gates were left out.
+    pub readiness: Option<ReadinessReport>,
     /// Every gate, in the order of definition.
     pub gates: Vec<GateReport>,
 }
@@ -145,8 +152,19 @@ impl Report {
             selection: None,
             target: target.to_string(),
             snapshot: findings.snapshot,
+            readiness: None,
             gates: reports,
         }
+    }
+
+    /// Adds whether the whole is ready; what is not fails the run.
+    #[must_use]
+    pub fn judged(mut self, wanted: Option<&Readiness>) -> Self {
+        self.readiness = wanted.map(|wanted| readiness::judge(wanted, &self.gates));
+        if self.readiness.as_ref().is_some_and(|found| !found.is_ready) {
+            self.summary.exit_code = self.summary.exit_code.max(1);
+        }
+        self
     }
 }
 

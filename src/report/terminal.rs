@@ -49,6 +49,9 @@ pub fn render(report: &Report, verbose: bool) -> String {
     }
     out.push_str(&summary(report));
     out.push('\n');
+    if let Some(readiness) = &report.readiness {
+        out.push_str(&format!("{}\n", readiness.sentence()));
+    }
     out
 }
 

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::bench::Workload;
 use crate::error::{Error, ErrorKind, Errors, nearest};
+use crate::gate::readiness::Readiness;
 use crate::gate::{Gate, LoadOptions, load};
 use crate::migrate::{History, Script};
 use crate::run::State;
@@ -32,6 +33,8 @@ pub struct Scenario {
     pub gates_before: Vec<Gate>,
     /// The same gates as the migrated database is asked them.
     pub gates_after: Vec<Gate>,
+    /// What it takes for the whole to be ready, where a suite says so.
+    pub readiness: Option<Readiness>,
     /// What must become of gates on the legacy database; a gate that is not listed must pass.
     /// `None` where the scenario says nothing of it: then anything goes.
     pub expected_before: Option<BTreeMap<String, State>>,
@@ -133,7 +136,7 @@ impl Scenario {
         let before = after.and_then(|after| {
             let vars = file.before.vars;
             let before = load(&paths, &LoadOptions { vars }).map_err(&mut keep)?;
-            Ok((before.gates, after.gates))
+            Ok((before.gates, after))
         });
         let history = History::discover(&folder.join("migrations")).map_err(&mut keep);
         let legacy = optional(&folder.join("legacy"), Script::discover).map_err(&mut keep);
@@ -171,31 +174,30 @@ impl Scenario {
             }
         }
         match (before, history, legacy, operation, workloads) {
-            (
-                Ok((gates_before, gates_after)),
-                Ok(history),
-                Ok(legacy),
-                Ok(operation),
-                Ok(workloads),
-            ) if errors.is_empty() => Ok(Self {
-                name: name_of(folder),
-                folder: folder.to_owned(),
-                description: file.scenario.description,
-                settings: file.settings,
-                legacy,
-                history,
-                gates_before,
-                gates_after,
-                expected_before: file.before.expect,
-                operation,
-                workloads,
-                rollback: file
-                    .rollback
-                    .slower_than_percent
-                    .map_or_else(RollbackCriteria::default, |slower_than| RollbackCriteria {
-                        slower_than,
-                    }),
-            }),
+            (Ok((gates_before, after)), Ok(history), Ok(legacy), Ok(operation), Ok(workloads))
+                if errors.is_empty() =>
+            {
+                Ok(Self {
+                    name: name_of(folder),
+                    folder: folder.to_owned(),
+                    description: file.scenario.description,
+                    settings: file.settings,
+                    legacy,
+                    history,
+                    gates_before,
+                    gates_after: after.gates,
+                    readiness: after.readiness,
+                    expected_before: file.before.expect,
+                    operation,
+                    workloads,
+                    rollback: file
+                        .rollback
+                        .slower_than_percent
+                        .map_or_else(RollbackCriteria::default, |slower_than| RollbackCriteria {
+                            slower_than,
+                        }),
+                })
+            }
             _ => Err(Errors(errors)),
         }
     }

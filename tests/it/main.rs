@@ -11,6 +11,8 @@ mod kinds;
 mod migrate;
 mod platform;
 mod project;
+mod readiness;
+mod record;
 mod rehearse;
 mod replay;
 mod select;

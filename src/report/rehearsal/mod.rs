@@ -190,14 +190,17 @@ impl RehearsalReport {
             workloads,
             after_again,
         } = rehearsal;
+        let readiness = scenario.readiness.as_ref();
         let before = Report::new(
             &scenario.gates_before,
             before,
             &before_address,
             FailOn::Block,
-        );
+        )
+        .judged(readiness);
         let unstable = unstable(scenario, &after, &after_again);
-        let after = Report::new(&scenario.gates_after, after, &after_address, FailOn::Block);
+        let after = Report::new(&scenario.gates_after, after, &after_address, FailOn::Block)
+            .judged(readiness);
         let mut report = Self {
             version: 1,
             exit_code: 0,
@@ -252,6 +255,14 @@ impl RehearsalReport {
                 weight,
                 format!("gate {} {word} after: {}", gate.id, gate.message),
             ));
+        }
+        if let Some(readiness) = self
+            .after
+            .readiness
+            .as_ref()
+            .filter(|found| !found.is_ready)
+        {
+            reasons.push((1, readiness.sentence()));
         }
         for odd in &self.unexpected {
             let weight = if odd.outcome == State::Errored { 3 } else { 1 };

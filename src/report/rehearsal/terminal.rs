@@ -18,6 +18,11 @@ pub fn render(report: &RehearsalReport) -> String {
         report.scenario, report.description, report.server
     );
     out.push_str(&gates(report));
+    for (when, side) in [("before", &report.before), ("after", &report.after)] {
+        if let Some(readiness) = &side.readiness {
+            out.push_str(&format!("{when}: {}\n", readiness.sentence()));
+        }
+    }
     out.push('\n');
     out.push_str(&migrations(&report.migrations));
     if !report.workloads.is_empty() {
