@@ -11,6 +11,7 @@ mod migrate;
 mod project;
 mod rehearse;
 mod replay;
+mod reports;
 mod select;
 mod settings;
 mod stop;
