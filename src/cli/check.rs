@@ -10,7 +10,8 @@ use crate::error::{Error, Errors, one_of};
 use crate::gate::catalog::Side;
 use crate::gate::fields::Age;
 use crate::pg::{Address, Limits};
-use crate::report::{FailOn, Report, json_v1, junit, terminal};
+use crate::report::format::{Format, Look};
+use crate::report::{FailOn, Report};
 use crate::run;
 
 use super::definitions::DefinitionArguments;
@@ -33,7 +34,9 @@ pub(super) struct Arguments {
     others: Vec<String>,
     #[command(flatten)]
     definitions: DefinitionArguments,
-    /// terminal, json or junit, with =FILE into a file. May be repeated.
+    /// How the report is written, with =FILE into a file; may be repeated: terminal, json (version 1),
+    /// junit, markdown (for a comment or a summary page), github (annotations of a workflow run),
+    /// sarif (for code scanning), openmetrics (for Prometheus).
     #[arg(long, value_name = "FORMAT[=FILE]", default_value = "terminal")]
     format: Vec<String>,
     /// Which failures make the exit code 1. [default: block]
@@ -67,13 +70,6 @@ enum FailOnArgument {
 struct Output {
     format: Format,
     file: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy)]
-enum Format {
-    Terminal,
-    Json,
-    Junit,
 }
 
 pub(super) async fn run(arguments: &Arguments, settings: &Settings) -> Result<u8, Errors> {
@@ -169,11 +165,11 @@ pub(super) async fn run(arguments: &Arguments, settings: &Settings) -> Result<u8
         report.summary.left_out = left_out;
     }
     for output in &outputs {
-        let text = match output.format {
-            Format::Terminal => terminal::render(&report, arguments.verbose),
-            Format::Json => json_v1::render(&report),
-            Format::Junit => junit::render(&report),
+        let look = Look {
+            is_verbose: arguments.verbose,
+            is_coloured: output.file.is_none() && super::is_coloured(&std::io::stdout()),
         };
+        let text = output.format.render(&report, look);
         match &output.file {
             Some(file) => {
                 std::fs::write(file, text).map_err(|error| Error::io("write", file, &error))?;
@@ -217,22 +213,12 @@ fn main_target(
 }
 
 fn output(text: &str) -> crate::Result<Output> {
-    const FORMATS: [&str; 3] = ["terminal", "json", "junit"];
     let (name, file) = match text.split_once('=') {
         Some((name, file)) => (name, Some(PathBuf::from(file))),
         None => (text, None),
     };
-    let format = match name {
-        "terminal" => Format::Terminal,
-        "json" => Format::Json,
-        "junit" => Format::Junit,
-        other => {
-            let error = Error::usage(format!("unknown format `{other}`"));
-            return Err(match crate::error::nearest(other, FORMATS) {
-                Some(near) => error.help(format!("did you mean `{near}`?")),
-                None => error.help(format!("the formats are {}", one_of(FORMATS))),
-            });
-        }
-    };
-    Ok(Output { format, file })
+    Ok(Output {
+        format: name.parse()?,
+        file,
+    })
 }

@@ -141,7 +141,7 @@ pub fn main() -> ExitCode {
 
 /// Writes errors to stderr, as a person reads them.
 fn complain(errors: &Errors) {
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let colour = is_coloured(&std::io::stderr());
     let mut stderr = std::io::stderr().lock();
     for error in &errors.0 {
         // A wrong line of postern.toml is shown, and a password may stand on it.
@@ -149,6 +149,12 @@ fn complain(errors: &Errors) {
         // Nothing is left to tell it to when stderr is gone.
         let _ = writeln!(stderr, "{}\n", error.render(colour));
     }
+}
+
+/// Whether to colour what goes there: only on a terminal, and not where `NO_COLOR` is set to anything.
+fn is_coloured(stream: &impl IsTerminal) -> bool {
+    let is_off = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    stream.is_terminal() && !is_off && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// Writes to stdout; a reader that has gone (`| head`) is no error.

@@ -19,6 +19,20 @@ pub fn render(report: &Report) -> String {
             .add_test_case(case(gate));
     }
     junit.add_test_suites(suites.into_values());
+    if let Some(readiness) = &report.readiness {
+        let status = if readiness.is_ready {
+            TestCaseStatus::success()
+        } else {
+            let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
+            status.set_message(readiness.sentence());
+            status
+        };
+        let mut case = TestCase::new("ready", status);
+        case.set_classname("readiness");
+        let mut suite = TestSuite::new("readiness");
+        suite.add_test_case(case);
+        junit.add_test_suite(suite);
+    }
     finish(&junit)
 }
 

@@ -1,10 +1,19 @@
 //! Step 5: one [`Report`] value, and renderings that are pure functions of it.
 
+#[cfg(feature = "cli")]
+pub mod format;
+#[cfg(feature = "cli")]
+pub mod github;
 pub mod json_v1;
 #[cfg(feature = "cli")]
 pub mod junit;
+#[cfg(feature = "cli")]
+pub mod markdown;
+pub mod openmetrics;
 mod readiness;
 pub mod rehearsal;
+#[cfg(feature = "cli")]
+pub mod sarif;
 pub mod stored;
 #[cfg(feature = "cli")]
 pub mod terminal;
@@ -116,6 +125,23 @@ pub enum FailOn {
     Block,
     /// Every failure and every warning.
     Warn,
+}
+
+/// The JSON schema of what `check` and `rehearse` write as JSON, version 1.
+pub fn schema() -> serde_json::Value {
+    let mut generator = schemars::generate::SchemaSettings::draft2020_12()
+        .for_serialize()
+        .into_generator();
+    let any = [
+        generator.subschema_for::<Report>(),
+        generator.subschema_for::<rehearsal::RehearsalReport>(),
+    ];
+    serde_json::json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A report of Postern, version 1: of `check`, or of `rehearse`",
+        "anyOf": any,
+        "$defs": generator.take_definitions(true),
+    })
 }
 
 impl Report {

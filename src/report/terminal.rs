@@ -7,16 +7,12 @@ use crate::gate::threshold::{count, rows_of};
 
 use crate::run::State;
 
+use super::format::Look;
 use super::{GateReport, Report};
 
-/// The report for a terminal. Gates that passed are named only when `verbose`.
-pub fn render(report: &Report, verbose: bool) -> String {
-    let mut gates: Vec<&GateReport> = report
-        .gates
-        .iter()
-        .filter(|gate| verbose || gate.outcome != State::Passed)
-        .collect();
-    gates.sort_by_key(|gate| std::cmp::Reverse(gate.outcome));
+/// The report for a terminal. Gates that passed are named only when the look is verbose.
+pub fn render(report: &Report, look: Look) -> String {
+    let gates = worst_first(report, look.is_verbose);
     let mut out = String::new();
     if !gates.is_empty() {
         let mut table = Builder::default();
@@ -24,14 +20,14 @@ pub fn render(report: &Report, verbose: bool) -> String {
             table.push_record([
                 word(gate.outcome).to_owned(),
                 gate.id.clone(),
-                gate.message.clone(),
+                one_line(&gate.message),
                 gate.defined_at.to_string(),
             ]);
         }
         let mut table = table.build();
         table.with(Style::empty()).with(Padding::new(0, 2, 0, 0));
-        for line in table.to_string().lines() {
-            out.push_str(line.trim_end());
+        for (line, gate) in table.to_string().lines().zip(&gates) {
+            out.push_str(&coloured(line.trim_end(), gate.outcome, look));
             out.push('\n');
         }
         out.push('\n');
@@ -39,7 +35,9 @@ pub fn render(report: &Report, verbose: bool) -> String {
     for gate in &gates {
         let details = details(gate);
         if !details.is_empty() {
-            out.push_str(&format!("{} {}\n", word(gate.outcome), gate.id));
+            let title = format!("{} {}", word(gate.outcome), gate.id);
+            out.push_str(&coloured(&title, gate.outcome, look));
+            out.push('\n');
             for line in details.lines() {
                 out.push_str(format!("  {line}").trim_end());
                 out.push('\n');
@@ -55,6 +53,55 @@ pub fn render(report: &Report, verbose: bool) -> String {
     out
 }
 
+/// The gates that did not simply pass (or all of them), the worst first.
+pub(super) fn worst_first(report: &Report, with_passed: bool) -> Vec<&GateReport> {
+    let all = report.gates.iter();
+    let mut gates: Vec<&GateReport> = all
+        .filter(|gate| with_passed || gate.outcome != State::Passed)
+        .collect();
+    gates.sort_by_key(|gate| std::cmp::Reverse(gate.outcome));
+    gates
+}
+
+/// Text from a database, in which no character moves a cursor, changes a colour or ends a line.
+fn one_line(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// The same for text that may have several lines, such as SQL.
+fn lines(text: &str) -> String {
+    let lines: Vec<String> = text
+        .trim()
+        .lines()
+        .map(|line| one_line(&line.replace('\t', "    ")))
+        .collect();
+    lines.join("\n")
+}
+
+/// A line that begins with the word of an outcome, that word in its colour.
+fn coloured(line: &str, state: State, look: Look) -> String {
+    let colour = match state {
+        State::Passed => 32,
+        State::Skipped => 36,
+        State::Warned => 33,
+        State::Failed | State::Errored => 31,
+    };
+    match line.strip_prefix(word(state)) {
+        Some(rest) if look.is_coloured => {
+            format!("\u{1b}[1;{colour}m{}\u{1b}[0m{rest}", word(state))
+        }
+        _ => line.to_owned(),
+    }
+}
+
 pub(super) fn word(state: State) -> &'static str {
     match state {
         State::Passed => "pass",
@@ -66,7 +113,7 @@ pub(super) fn word(state: State) -> &'static str {
 }
 
 /// "3 gates passed", or how many did what, worst first.
-fn summary(report: &Report) -> String {
+pub(super) fn summary(report: &Report) -> String {
     let summary = &report.summary;
     let mut notes = String::new();
     if summary.left_out > 0 {
@@ -110,7 +157,7 @@ pub(super) fn details(gate: &GateReport) -> String {
         return out;
     }
     if let Some(error) = &gate.rendered_error {
-        return format!("{error}\n");
+        return format!("{}\n", lines(error));
     }
     if let Some(threshold) = gate
         .threshold
@@ -120,19 +167,22 @@ pub(super) fn details(gate: &GateReport) -> String {
         out.push_str(&format!("expected  {threshold}\n"));
     }
     if let Some(why) = &gate.why {
-        out.push_str(&format!("why       {why}\n"));
+        out.push_str(&format!("why       {}\n", one_line(why)));
     }
     for finding in &gate.findings {
-        out.push_str(&format!("found     {}\n", finding.what));
+        out.push_str(&format!("found     {}\n", one_line(&finding.what)));
         if let Some(repair) = &finding.repair {
-            out.push_str(&format!("repair    {repair}\n"));
+            out.push_str(&format!("repair    {}\n", lines(repair)));
         }
     }
     for row in &gate.rows {
         let key: Vec<String> = row
             .key
             .iter()
-            .map(|(name, value)| format!("{name}={}", value.as_deref().unwrap_or("null")))
+            .map(|(name, value)| {
+                let value = value.as_deref().map_or("null".into(), one_line);
+                format!("{}={value}", one_line(name))
+            })
             .collect();
         let what = row
             .what
@@ -147,7 +197,7 @@ pub(super) fn details(gate: &GateReport) -> String {
         out.push_str(&format!("          … of {}\n", count(offending)));
     }
     if let Some(sql) = &gate.sql {
-        out.push_str(&format!("all rows  {}\n", sql.trim()));
+        out.push_str(&format!("all rows  {}\n", lines(sql)));
     }
     out
 }

@@ -15,6 +15,7 @@ mod readiness;
 mod record;
 mod rehearse;
 mod replay;
+mod reports;
 mod select;
 mod settings;
 mod stop;

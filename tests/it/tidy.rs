@@ -49,6 +49,128 @@ fn the_paths_that_the_architecture_names_exist() {
     }
 }
 
+/// The rows of "Who knows whom" in the architecture: a module and those that it may use; the
+/// command line, which may use all, is left out.
+fn who_knows_whom() -> Vec<(String, Vec<String>)> {
+    let text = std::fs::read_to_string("ARCHITECTURE.md").unwrap();
+    let section = text.split("## Who knows whom").nth(1).unwrap();
+    let rows = section.split("```text\n").nth(1).unwrap();
+    let rows = rows.split("```").next().unwrap();
+    rows.lines()
+        .map(|row| {
+            let mut words = row.split_whitespace().map(str::to_owned);
+            (words.next().unwrap(), words.collect())
+        })
+        .filter(|(_, used): &(_, Vec<String>)| used.as_slice() != ["all"])
+        .collect()
+}
+
+/// Every `.rs` file below a path, or at it.
+fn sources(path: &Path, found: &mut Vec<std::path::PathBuf>) {
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path).unwrap() {
+            sources(&entry.unwrap().path(), found);
+        }
+    } else if path.extension().is_some_and(|extension| extension == "rs") {
+        found.push(path.to_owned());
+    }
+}
+
+/// The modules of this crate that a source text names: `crate::a::b`, `crate::{a, b::C}`, `crate::sql!`.
+fn named(text: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    // Comments may point anywhere.
+    let lines = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
+    let code = lines.collect::<Vec<_>>().join("\n");
+    for (at, path) in code.match_indices("crate::") {
+        let rest = &code[at + path.len()..];
+        let word = |text: &str| -> String {
+            text.chars()
+                .take_while(|c| c.is_alphanumeric() || *c == '_')
+                .collect()
+        };
+        let Some(group) = rest.strip_prefix('{') else {
+            names.push(word(rest));
+            continue;
+        };
+        let (mut depth, mut is_first) = (0, true);
+        for (at, c) in group.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => is_first = true,
+                c if c.is_whitespace() => {}
+                _ if is_first && depth == 0 => {
+                    names.push(word(&group[at..]));
+                    is_first = false;
+                }
+                _ => {}
+            }
+        }
+    }
+    names.retain(|name| name.starts_with(|c: char| c.is_ascii_lowercase()));
+    names
+}
+
+#[test]
+fn the_reader_of_paths_sees_every_form() {
+    let text = "use crate::a::B;\n// crate::no\nuse crate::{b, c::{d, E}, f};\nlet x = crate::sql!(\"\");\n\
+                crate::Error::new($crate::g::h())";
+    assert_eq!(named(text), ["a", "b", "c", "f", "sql", "g"]);
+}
+
+#[test]
+fn every_module_uses_only_those_that_the_architecture_allows() {
+    let rows = who_knows_whom();
+    let lib = std::fs::read_to_string("src/lib.rs").unwrap();
+    let mut modules: Vec<&str> = lib
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'))
+        .filter(|module| *module != "cli")
+        .collect();
+    let mut listed: Vec<&str> = rows.iter().map(|(module, _)| module.as_str()).collect();
+    for (index, (module, used)) in rows.iter().enumerate() {
+        for name in used {
+            assert!(
+                listed[..index].contains(&name.as_str()),
+                "{module} refers down to {name}"
+            );
+        }
+    }
+    modules.sort_unstable();
+    listed.sort_unstable();
+    assert_eq!(
+        modules, listed,
+        "src/lib.rs and ARCHITECTURE.md list the same modules"
+    );
+    let mut wrong = Vec::new();
+    for (module, used) in &rows {
+        let mut files = Vec::new();
+        for path in [format!("src/{module}"), format!("src/{module}.rs")] {
+            if Path::new(&path).exists() {
+                sources(Path::new(&path), &mut files);
+            }
+        }
+        assert!(!files.is_empty(), "{module} has no source");
+        let mut needed = Vec::new();
+        for file in files {
+            for name in named(&std::fs::read_to_string(&file).unwrap()) {
+                if name != *module && modules.contains(&name.as_str()) && !used.contains(&name) {
+                    wrong.push(format!("{} uses {name}", file.display()));
+                }
+                needed.push(name);
+            }
+        }
+        for name in used.iter().filter(|name| !needed.contains(name)) {
+            wrong.push(format!("{module} may use {name} and does not"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn the_gates_of_the_readme_are_right() {
     let readme = std::fs::read_to_string("README.md").unwrap();

@@ -1,0 +1,159 @@
+//! OpenMetrics 1.0 text, for Prometheus and its like: what a run found, as gauges.
+
+use std::fmt::Write;
+
+use crate::run::State;
+
+use super::{GateReport, Report};
+
+const STATES: [State; 5] = [
+    State::Passed,
+    State::Skipped,
+    State::Warned,
+    State::Failed,
+    State::Errored,
+];
+
+/// The report as OpenMetrics text.
+pub fn render(report: &Report) -> String {
+    let mut out = String::new();
+    let summary = &report.summary;
+    family(
+        &mut out,
+        "postern_exit_code",
+        "What the run comes to: 0 passed, 1 failed, 3 not checked.",
+    );
+    sample(&mut out, "postern_exit_code", &[], summary.exit_code);
+    family(
+        &mut out,
+        "postern_gates",
+        "How many gates had each outcome.",
+    );
+    for (state, count) in [
+        (State::Passed, summary.passed),
+        (State::Skipped, summary.skipped),
+        (State::Warned, summary.warned),
+        (State::Failed, summary.failed),
+        (State::Errored, summary.errored),
+    ] {
+        let labels = [("outcome", state.as_str())];
+        sample(&mut out, "postern_gates", &labels, count);
+    }
+    if let Some(readiness) = &report.readiness {
+        family(
+            &mut out,
+            "postern_ready",
+            "1 when every critical issue is resolved and enough metrics are met.",
+        );
+        sample(&mut out, "postern_ready", &[], u8::from(readiness.is_ready));
+    }
+    if let Some(taken) = taken_at(report) {
+        let name = "postern_snapshot_timestamp_seconds";
+        family(&mut out, name, "The moment that every gate read.");
+        sample(&mut out, name, &[], taken);
+    }
+    family(
+        &mut out,
+        "postern_gate_outcome",
+        "1 for the outcome that a gate had, 0 for the others.",
+    );
+    for gate in &report.gates {
+        for state in STATES {
+            let mut labels = labels(gate);
+            labels.push(("severity", gate.severity.as_str()));
+            labels.push(("outcome", state.as_str()));
+            let holds = u8::from(state == gate.outcome);
+            sample(&mut out, "postern_gate_outcome", &labels, holds);
+        }
+    }
+    per_gate(
+        &mut out,
+        report,
+        "postern_gate_rows_checked",
+        "How many rows a gate looked at.",
+        |gate| gate.rows_checked,
+    );
+    per_gate(
+        &mut out,
+        report,
+        "postern_gate_rows_offending",
+        "How many rows offend.",
+        |gate| gate.rows_offending,
+    );
+    family(
+        &mut out,
+        "postern_gate_measured",
+        "The figure that a gate's threshold is about.",
+    );
+    for gate in &report.gates {
+        if let Some(figure) = &gate.measured {
+            let mut labels = labels(gate);
+            labels.push(("unit", figure.unit));
+            sample(&mut out, "postern_gate_measured", &labels, figure.value);
+        }
+    }
+    out.push_str("# EOF\n");
+    out
+}
+
+fn per_gate(
+    out: &mut String,
+    report: &Report,
+    name: &str,
+    help: &str,
+    value: impl Fn(&GateReport) -> Option<u64>,
+) {
+    family(out, name, help);
+    for gate in &report.gates {
+        if let Some(value) = value(gate) {
+            sample(out, name, &labels(gate), value);
+        }
+    }
+}
+
+fn taken_at(report: &Report) -> Option<f64> {
+    let taken: jiff::Timestamp = report.snapshot.as_ref()?.taken_at.parse().ok()?;
+    Some(taken.as_duration().as_secs_f64())
+}
+
+fn labels(gate: &GateReport) -> Vec<(&str, &str)> {
+    vec![
+        ("gate", &gate.id),
+        ("kind", &gate.kind),
+        ("suite", &gate.suite),
+    ]
+}
+
+fn family(out: &mut String, name: &str, help: &str) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
+}
+
+fn sample(out: &mut String, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+    let labels: Vec<String> = labels
+        .iter()
+        .map(|(name, value)| format!("{name}=\"{}\"", escape(value)))
+        .collect();
+    let _ = match labels.as_slice() {
+        [] => writeln!(out, "{name} {value}"),
+        labels => writeln!(out, "{name}{{{}}} {value}", labels.join(",")),
+    };
+}
+
+fn escape(text: &str) -> String {
+    text.replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_cannot_end_its_line() {
+        let mut out = String::new();
+        sample(&mut out, "x", &[("a", "b\"c\\d\ne")], 1);
+        assert_eq!(out, "x{a=\"b\\\"c\\\\d\\ne\"} 1\n");
+    }
+}
