@@ -8,6 +8,7 @@ mod check;
 mod engines;
 mod kinds;
 mod migrate;
+mod properties;
 mod rehearse;
 mod replay;
 mod support;
