@@ -15,10 +15,12 @@ mod foreign_key;
 mod freshness;
 mod mock_data;
 mod pattern;
+mod permissions;
 mod range;
 mod relation;
 mod row_count;
 mod row_count_parity;
+mod schema_layout;
 mod shared;
 mod sql;
 mod unique;
@@ -38,10 +40,12 @@ kinds! {
     freshness => Freshness,
     mock_data => MockData,
     pattern => Pattern,
+    permissions => Permissions,
     range => Range,
     relation => RowRelation,
     row_count => RowCount,
     row_count_parity => RowCountParity,
+    schema_layout => SchemaLayout,
     sql => CustomSql,
     unique => Unique,
 }

@@ -13,6 +13,7 @@ mod platform;
 mod project;
 mod readiness;
 mod record;
+mod properties;
 mod rehearse;
 mod replay;
 mod reports;

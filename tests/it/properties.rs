@@ -1,0 +1,358 @@
+//! What must hold for any data: a kind counts exactly what offends, and sharing a scan changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use postern::gate::catalog::Side;
+use postern::gate::{Gate, LoadOptions};
+use postern::pg::{Address, Database};
+use postern::report::{FailOn, GateReport, Report};
+use postern::run::Options;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use crate::support;
+
+const TABLES: &str = r#"
+create schema s;
+create table s.parents (id int primary key);
+create table s."Rows" (id int primary key, n int, code text, parent int, l int, r int, note text);
+"#;
+
+/// One row of the table; its id is its place in the list.
+#[derive(Clone, Debug)]
+struct Row {
+    n: Option<i32>,
+    code: Option<&'static str>,
+    parent: Option<i32>,
+    l: Option<i32>,
+    r: Option<i32>,
+    note: Option<&'static str>,
+}
+
+fn row() -> impl Strategy<Value = Row> {
+    let small = || proptest::option::weighted(0.8, -2..8_i32);
+    let code = prop::sample::select(vec!["A", "B", "b", "C", "", "A B", "Ü"]);
+    let note = prop::sample::select(vec!["fine", "test", "Contest", "dummy", "Mets 7", "a test"]);
+    (
+        small(),
+        proptest::option::weighted(0.8, code),
+        proptest::option::weighted(0.8, 0..6_i32),
+        small(),
+        small(),
+        proptest::option::weighted(0.8, note),
+    )
+        .prop_map(|(n, code, parent, l, r, note)| Row {
+            n,
+            code,
+            parent,
+            l,
+            r,
+            note,
+        })
+}
+
+/// Rows, and the parents that are there.
+fn data() -> impl Strategy<Value = (Vec<Row>, BTreeSet<i32>)> {
+    (
+        prop::collection::vec(row(), 0..25),
+        prop::collection::btree_set(0..6_i32, 0..5),
+    )
+}
+
+fn literal(text: Option<&str>) -> String {
+    text.map_or_else(|| "null".to_owned(), |text| format!("'{text}'"))
+}
+
+fn number(n: Option<i32>) -> String {
+    n.map_or_else(|| "null".to_owned(), |n| n.to_string())
+}
+
+async fn fill(database: &Database, rows: &[Row], parents: &BTreeSet<i32>) {
+    let mut text = "truncate s.\"Rows\", s.parents;".to_owned();
+    for id in parents {
+        text.push_str(&format!("insert into s.parents values ({id});"));
+    }
+    for (id, row) in rows.iter().enumerate() {
+        text.push_str(&format!(
+            "insert into s.\"Rows\" values ({id}, {}, {}, {}, {}, {}, {});",
+            number(row.n),
+            literal(row.code),
+            number(row.parent),
+            number(row.l),
+            number(row.r),
+            literal(row.note)
+        ));
+    }
+    let mut connection = database.connect().await.unwrap();
+    let text = sqlx::AssertSqlSafe(text);
+    sqlx::raw_sql(text).execute(&mut connection).await.unwrap();
+}
+
+fn gates(text: &str) -> Vec<Gate> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("suite.toml");
+    std::fs::write(&path, text).unwrap();
+    postern::gate::load(&[path], &LoadOptions::default())
+        .unwrap()
+        .gates
+}
+
+async fn check(gates: &[Gate], address: &Address) -> Vec<GateReport> {
+    let targets = BTreeMap::from([(Side::Main, address.clone())]);
+    let findings = postern::run::check(gates, &targets, &Options::default()).await;
+    Report::new(gates, findings, address, FailOn::Block).gates
+}
+
+/// Runs a property over random input, on one database.
+fn for_all<S: Strategy>(
+    cases: u32,
+    input: &S,
+    property: impl Fn(&tokio::runtime::Runtime, &Database, S::Value) -> Result<(), TestCaseError>,
+) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let database = runtime.block_on(async {
+        let database = support::database().await;
+        let mut connection = database.connect().await.unwrap();
+        sqlx::raw_sql(TABLES)
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        database
+    });
+    let config = Config {
+        cases,
+        max_shrink_iters: 60,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    TestRunner::new(config)
+        .run(input, |value| property(&runtime, &database, value))
+        .unwrap_or_else(|error| panic!("{error}"));
+}
+
+const SUITE: &str = r#"
+[[gate]]
+id = "completeness"
+kind = "completeness"
+table = "s.Rows"
+columns = ["n", "code"]
+missing = [""]
+[[gate]]
+id = "unique"
+kind = "unique"
+table = "s.Rows"
+columns = ["code", "parent"]
+[[gate]]
+id = "accepted_values"
+kind = "accepted_values"
+table = "s.Rows"
+column = "code"
+values = ["A", "B", "Ü"]
+[[gate]]
+id = "accepted_from"
+kind = "accepted_values"
+table = "s.Rows"
+column = "n"
+from = "s.parents.id"
+nulls = "offend"
+[[gate]]
+id = "range"
+kind = "range"
+table = "s.Rows"
+column = "n"
+min = 0
+max = 5
+max_exclusive = true
+[[gate]]
+id = "pattern"
+kind = "pattern"
+table = "s.Rows"
+column = "code"
+regex = "^[A-Z]$"
+nulls = "offend"
+[[gate]]
+id = "relation"
+kind = "relation"
+table = "s.Rows"
+left = "l + r"
+right = "n"
+tolerance = 1
+[[gate]]
+id = "foreign_key"
+kind = "foreign_key"
+table = "s.Rows"
+columns = ["parent"]
+references = "s.parents"
+[[gate]]
+id = "mock_data"
+kind = "mock_data"
+table = "s.Rows"
+columns = ["note"]
+[[gate]]
+id = "parity"
+kind = "row_count_parity"
+table = "s.Rows"
+against = "s.parents"
+[[gate]]
+id = "groups"
+kind = "row_count_parity"
+table = "s.Rows"
+against = "s.Rows"
+group_by = ["code"]
+[[gate]]
+id = "sql"
+kind = "sql"
+query = 'select id from s."Rows" where n > l'
+"#;
+
+/// How many rows offend each gate of the suite, by the plain meaning of the words.
+fn expected(rows: &[Row], parents: &BTreeSet<i32>) -> BTreeMap<&'static str, u64> {
+    let count =
+        |offends: &dyn Fn(&Row) -> bool| rows.iter().filter(|row| offends(row)).count() as u64;
+    let repeats = |row: &Row| {
+        let same = |other: &&Row| other.code == row.code && other.parent == row.parent;
+        row.code.is_some() && row.parent.is_some() && rows.iter().filter(same).count() > 1
+    };
+    BTreeMap::from([
+        (
+            "completeness",
+            count(&|row| row.n.is_none() || row.code.is_none_or(str::is_empty)),
+        ),
+        ("unique", count(&repeats)),
+        (
+            "accepted_values",
+            count(&|row| {
+                row.code
+                    .is_some_and(|code| !["A", "B", "Ü"].contains(&code))
+            }),
+        ),
+        (
+            "accepted_from",
+            count(&|row| row.n.is_none_or(|n| !parents.contains(&n))),
+        ),
+        (
+            "range",
+            count(&|row| row.n.is_some_and(|n| !(0..5).contains(&n))),
+        ),
+        (
+            "pattern",
+            count(&|row| row.code.is_none_or(|code| !["A", "B", "C"].contains(&code))),
+        ),
+        (
+            "relation",
+            count(&|row| match (row.l, row.r, row.n) {
+                (Some(l), Some(r), Some(n)) => (l + r - n).abs() > 1,
+                _ => false,
+            }),
+        ),
+        (
+            "foreign_key",
+            count(&|row| row.parent.is_some_and(|parent| !parents.contains(&parent))),
+        ),
+        (
+            "mock_data",
+            count(&|row| matches!(row.note, Some("test" | "dummy"))),
+        ),
+        ("parity", rows.len().abs_diff(parents.len()) as u64),
+        ("groups", 0),
+        (
+            "sql",
+            count(&|row| matches!((row.n, row.l), (Some(n), Some(l)) if n > l)),
+        ),
+    ])
+}
+
+#[test]
+fn each_kind_counts_exactly_the_rows_that_offend() {
+    let suite = gates(SUITE);
+    for_all(16, &data(), |runtime, database, (rows, parents)| {
+        let reports = runtime.block_on(async {
+            fill(database, &rows, &parents).await;
+            check(&suite, database.address()).await
+        });
+        let expected = expected(&rows, &parents);
+        for report in &reports {
+            let offending = expected.get(report.id.as_str()).copied();
+            prop_assert_eq!(report.rows_offending, offending, "{}", report.id);
+            let is_passed = report.outcome == postern::run::State::Passed;
+            let is_clean = offending == Some(0) && report.rows_checked != Some(0);
+            // A custom query without a population says nothing of how many rows it looked at.
+            if report.id != "sql" {
+                prop_assert_eq!(is_passed, is_clean, "{}: {}", report.id, report.message);
+            }
+        }
+        Ok(())
+    });
+}
+
+/// One gate of a random suite, without its id.
+fn gate() -> impl Strategy<Value = String> {
+    let column = || prop::sample::select(vec!["n", "code", "parent", "l", "note"]);
+    let number = || prop::sample::select(vec!["n", "l", "r", "parent"]);
+    let filter = prop::sample::select(vec![
+        "",
+        "where = 'n > 2'\n",
+        "where = 'code is null -- or not'\n",
+        "where = '1 / (n - 3) > 0'\n",
+        "where = 'id % 2 = 0 or l = 1'\n",
+    ]);
+    let bound = prop::sample::select(vec![
+        "",
+        "at_most = 3\n",
+        "at_most = '40%'\nwarn_above = '10%'\n",
+    ]);
+    let rule = prop_oneof![
+        column().prop_map(|c| format!("kind = 'unique'\ncolumns = ['{c}']\n")),
+        (column(), column())
+            .prop_map(|(a, b)| format!("kind = 'unique'\ncolumns = ['{a}', '{b}']\n")),
+        (number(), -2..5_i32)
+            .prop_map(|(c, min)| format!("kind = 'range'\ncolumn = '{c}'\nmin = {min}\n")),
+        column().prop_map(|c| format!(
+            "kind = 'pattern'\ncolumn = '{c}'\nregex = '[a-z1-3]'\nnulls = 'offend'\n"
+        )),
+        (number(), number()).prop_map(|(a, b)| {
+            format!("kind = 'relation'\nleft = '{a}'\nop = '<='\nright = '{b} + 1'\n")
+        }),
+        column().prop_map(|c| format!(
+            "kind = 'accepted_values'\ncolumn = '{c}'\nvalues = [1, 2, 3]\n"
+        )),
+        number().prop_map(|c| {
+            format!("kind = 'foreign_key'\ncolumns = ['{c}']\nreferences = 's.parents(id)'\n")
+        }),
+        Just("kind = 'mock_data'\nsensitivity = 'high'\n".to_owned()),
+    ];
+    (rule, filter, bound)
+        .prop_map(|(rule, filter, bound)| format!("table = 's.Rows'\n{rule}{filter}{bound}"))
+}
+
+#[test]
+fn fused_results_equal_those_of_each_gate_alone() {
+    let input = (data(), prop::collection::vec(gate(), 2..9));
+    for_all(12, &input, |runtime, database, ((rows, parents), rules)| {
+        let numbered = rules.iter().enumerate();
+        let text: Vec<String> = numbered
+            .map(|(index, rule)| format!("[[gate]]\nid = 'g{index}'\n{rule}"))
+            .collect();
+        let suite = gates(&text.join("\n"));
+        let (fused, alone) = runtime.block_on(async {
+            fill(database, &rows, &parents).await;
+            let fused = check(&suite, database.address()).await;
+            let mut alone = Vec::new();
+            for gate in &suite {
+                alone.extend(check(std::slice::from_ref(gate), database.address()).await);
+            }
+            (fused, alone)
+        });
+        for (index, (fused, alone)) in fused.iter().zip(&alone).enumerate() {
+            let (mut fused, mut alone) = (fused.clone(), alone.clone());
+            if fused.outcome == postern::run::State::Errored {
+                // Of several statements that fail, the one asked first is shown.
+                (fused.sql, alone.sql) = (None, None);
+            }
+            let fused = serde_json::to_value(fused).unwrap();
+            let alone = serde_json::to_value(alone).unwrap();
+            prop_assert_eq!(fused, alone, "{}", text[index]);
+        }
+        Ok(())
+    });
+}
