@@ -9,5 +9,6 @@ mod engines;
 mod migrate;
 mod rehearse;
 mod replay;
+mod scenario_copy;
 mod support;
 mod tidy;
