@@ -6,6 +6,7 @@
 mod bench;
 mod check;
 mod engines;
+mod fragmentation;
 mod migrate;
 mod rehearse;
 mod replay;
