@@ -460,6 +460,12 @@ fn a_table_that_is_left_behind_stops_the_last_step() {
     "analysis.ml_experiments (id);",
     "the down of 001_emergency_stabilization does not restore the schema"
 )]
+#[case::triggers_that_were_disabled(
+    "001",
+    "drop table operational.reference_repairs;",
+    "alter table analytics.confidence_scores enable trigger all;\ndrop table operational.reference_repairs;",
+    "the down of 001_emergency_stabilization does not restore the schema"
+)]
 #[case::a_name(
     "002",
     "rename to idx_game_id;",
