@@ -1,138 +1,22 @@
 //! `postern rehearse` on the scenarios of this repository, and on broken copies of them.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use rstest::rstest;
 use serde_json::Value;
-use tempfile::TempDir;
 
-/// The repository's scenarios and gates in a folder of one's own, where they may be broken.
-struct Copy(TempDir);
-
-impl Copy {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        for part in ["fixtures/consolidation", "gates/consolidation"] {
-            copy(Path::new(part), &folder.path().join(part));
-        }
-        Self(folder)
-    }
-
-    /// Replaces text that must be there in every file whose name begins with `stem`.
-    #[track_caller]
-    fn edit(&self, folder: &str, stem: &str, from: &str, to: &str) {
-        let folder = self.0.path().join("fixtures/consolidation").join(folder);
-        let mut edits = 0;
-        for entry in std::fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                continue;
-            }
-            let text = std::fs::read_to_string(&path).unwrap();
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            if name.starts_with(stem) && text.contains(from) {
-                std::fs::write(&path, text.replace(from, to)).unwrap();
-                edits += 1;
-            }
-        }
-        assert!(edits > 0, "`{from}` is in no file {stem}*");
-    }
-
-    fn rehearse(&self, more: &[&str]) -> Rehearsed {
-        let output = Command::new(env!("CARGO_BIN_EXE_postern"))
-            .current_dir(self.0.path())
-            .args(["rehearse", "fixtures/consolidation", "--engine", "local"])
-            .args(more)
-            .output()
-            .unwrap();
-        let report = std::fs::read_to_string(self.0.path().join("reports/latest/report.json"));
-        Rehearsed {
-            report: report.map_or(Value::Null, |text| serde_json::from_str(&text).unwrap()),
-            code: output.status.code(),
-            output,
-        }
-    }
-}
-
-struct Rehearsed {
-    report: Value,
-    code: Option<i32>,
-    output: Output,
-}
-
-impl Rehearsed {
-    fn said(&self) -> String {
-        String::from_utf8_lossy(&self.output.stdout).into_owned()
-            + &String::from_utf8_lossy(&self.output.stderr)
-    }
-
-    fn reasons(&self) -> Vec<&str> {
-        let reasons = self.report["reasons"].as_array();
-        reasons
-            .unwrap()
-            .iter()
-            .map(|reason| reason.as_str().unwrap())
-            .collect()
-    }
-
-    fn gate(&self, phase: &str, id: &str) -> &Value {
-        let gates = self.report[phase]["gates"].as_array().unwrap();
-        gates.iter().find(|gate| gate["id"] == id).unwrap()
-    }
-
-    fn outcomes(&self, phase: &str) -> BTreeMap<String, String> {
-        let gates = self.report[phase]["gates"].as_array().unwrap();
-        gates
-            .iter()
-            .map(|gate| {
-                let text = |key: &str| gate[key].as_str().unwrap().to_owned();
-                (text("id"), text("outcome"))
-            })
-            .collect()
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            std::fs::copy(&path, &target).unwrap();
-        }
-    }
-}
-
-/// A table of a TOML file.
-fn toml(path: &str) -> toml::Table {
-    std::fs::read_to_string(path).unwrap().parse().unwrap()
-}
+use crate::scenario_copy::{Copy, found, planted};
 
 #[test]
 fn the_consolidation_fails_before_as_documented_and_passes_after() {
-    let copy = Copy::new();
+    let copy = Copy::of("consolidation");
     let rehearsed = copy.rehearse(&[]);
     assert_eq!(rehearsed.code, Some(0), "{}", rehearsed.said());
     assert_eq!(rehearsed.reasons(), Vec::<&str>::new());
 
-    let expected = toml("fixtures/consolidation/scenario.toml");
-    let expected = expected["before"]["expect"].as_table().unwrap();
-    for (gate, outcome) in rehearsed.outcomes("before") {
-        let documented = expected
-            .get(&gate)
-            .map_or("passed", |value| value.as_str().unwrap());
-        assert_eq!(outcome, documented, "{gate}");
-    }
-    for (gate, outcome) in rehearsed.outcomes("after") {
-        assert_eq!(outcome, "passed", "{gate}");
-    }
+    assert_eq!(rehearsed.unexpected("consolidation"), Vec::<String>::new());
     // The training table goes from 0 scored games to 94.
-    let scored =
-        |phase: &str| rehearsed.gate(phase, "enhanced_games_scored")["message"].to_string();
+    let scored = |phase: &str| rehearsed.message(phase, "enhanced_games_scored");
     assert!(
         scored("before").contains("0 of 100 rows complete"),
         "{}",
@@ -156,7 +40,7 @@ fn the_consolidation_fails_before_as_documented_and_passes_after() {
     assert_eq!(rehearsed.report["workloads"][0]["rows"], 94);
 
     // The same report three times: on stdout, as text, as JUnit.
-    let latest = copy.0.path().join("reports/latest");
+    let latest = copy.path().join("reports/latest");
     let text = std::fs::read(latest.join("report.txt")).unwrap();
     assert_eq!(text, rehearsed.output.stdout);
     let junit = std::fs::read_to_string(latest.join("report.junit.xml")).unwrap();
@@ -167,7 +51,7 @@ fn the_consolidation_fails_before_as_documented_and_passes_after() {
 /// The row counts of the phase 4 plan, the guide and the integrity plan.
 #[test]
 fn the_legacy_database_holds_what_the_documents_say() {
-    let copy = Copy::new();
+    let copy = Copy::of("consolidation");
     let documented = [
         ("public.sbr_parsed_games", 19_436),
         ("public.sbr_raw_html", 418),
@@ -213,7 +97,7 @@ fn the_legacy_database_holds_what_the_documents_say() {
             )
         })
         .collect();
-    let folder = copy.0.path();
+    let folder = copy.path();
     std::fs::write(folder.join("gates/counts.toml"), gates).unwrap();
     copy.edit(
         "",
@@ -239,33 +123,8 @@ fn the_legacy_database_holds_what_the_documents_say() {
 
 #[test]
 fn the_gates_find_exactly_what_was_planted() {
-    let rehearsed = Copy::new().rehearse(&[]);
-    let mut planted: BTreeMap<(String, String), i64> = BTreeMap::new();
-    for defect in toml("fixtures/consolidation/manifest.toml")["planted"]
-        .as_array()
-        .unwrap()
-    {
-        let text = |key: &str| {
-            defect
-                .get(key)
-                .map(|value| value.as_str().unwrap().to_owned())
-        };
-        let phase = text("phase").unwrap_or_else(|| "before".to_owned());
-        *planted.entry((phase, text("gate").unwrap())).or_default() +=
-            defect["rows"].as_integer().unwrap();
-    }
-    let mut found = BTreeMap::new();
-    for phase in ["before", "after"] {
-        for gate in rehearsed.report[phase]["gates"].as_array().unwrap() {
-            if let Some(rows) = gate["rows_offending"].as_i64().filter(|rows| *rows > 0) {
-                found.insert(
-                    (phase.to_owned(), gate["id"].as_str().unwrap().to_owned()),
-                    rows,
-                );
-            }
-        }
-    }
-    assert_eq!(found, planted);
+    let rehearsed = Copy::of("consolidation").rehearse(&[]);
+    assert_eq!(found(&rehearsed), planted("consolidation"));
 }
 
 /// Every migration has a gate that notices when it is wrong.
@@ -368,7 +227,7 @@ fn a_broken_migration_turns_the_rehearsal_red_and_a_gate_names_it(
     #[case] to: &str,
     #[case] gate: &str,
 ) {
-    let copy = Copy::new();
+    let copy = Copy::of("consolidation");
     copy.edit("migrations", migration, from, to);
     let rehearsed = copy.rehearse(&[]);
     assert!(
@@ -386,7 +245,7 @@ fn a_broken_migration_turns_the_rehearsal_red_and_a_gate_names_it(
 
 #[test]
 fn a_failing_migration_is_named_with_statement_line_and_sqlstate() {
-    let copy = Copy::new();
+    let copy = Copy::of("consolidation");
     copy.edit("migrations", "006", "to_jsonb(gone)", "to_jsonb(lost)");
     let rehearsed = copy.rehearse(&[]);
     let said = rehearsed.said();
@@ -411,7 +270,7 @@ fn a_failing_migration_is_named_with_statement_line_and_sqlstate() {
 
 #[test]
 fn a_down_that_does_not_restore_is_named() {
-    let copy = Copy::new();
+    let copy = Copy::of("consolidation");
     copy.edit(
         "migrations",
         "003_outcome_sync.down",
@@ -429,7 +288,7 @@ fn a_down_that_does_not_restore_is_named() {
 
 #[test]
 fn a_legacy_database_that_is_not_as_documented_is_noticed() {
-    let copy = Copy::new();
+    let copy = Copy::of("consolidation");
     copy.edit(
         "legacy",
         "010",
@@ -471,9 +330,9 @@ fn a_workload_that_does_not_hold_fails(
     #[case] code: i32,
     #[case] reason: &str,
 ) {
-    let copy = Copy::new();
+    let copy = Copy::of("consolidation");
     let file = "fixtures/consolidation/workload/ml_training.sql";
-    std::fs::write(copy.0.path().join(file), workload).unwrap();
+    std::fs::write(copy.path().join(file), workload).unwrap();
     let rehearsed = copy.rehearse(&[]);
     assert_eq!(rehearsed.code, Some(code), "{}", rehearsed.said());
     let [told] = *rehearsed.reasons() else {
@@ -595,13 +454,8 @@ at_most = 1000000
 #[test]
 fn the_data_depends_on_seed_and_scale_alone() {
     let messages = |more: &[&str]| {
-        let rehearsed = Copy::new().rehearse(more);
-        let text = |gate: &str| {
-            rehearsed.gate("after", gate)["message"]
-                .as_str()
-                .unwrap()
-                .to_owned()
-        };
+        let rehearsed = Copy::of("consolidation").rehearse(more);
+        let text = |gate: &str| rehearsed.message("after", gate);
         (
             rehearsed.code,
             text("zero_data_loss"),
@@ -624,9 +478,9 @@ fn the_data_depends_on_seed_and_scale_alone() {
 
 #[test]
 fn every_mistake_of_a_scenario_is_told_at_once() {
-    let copy = Copy::new();
+    let copy = Copy::of("consolidation");
     copy.edit("", "scenario.toml", "four_schemas = ", "for_schemas = ");
-    let folder = copy.0.path().join("fixtures/consolidation");
+    let folder = copy.path().join("fixtures/consolidation");
     std::fs::remove_file(folder.join("migrations/004_extend_schemas.down.sql")).unwrap();
     std::fs::write(folder.join("workload/another.sql"), "select 1;").unwrap();
     let rehearsed = copy.rehearse(&[]);
