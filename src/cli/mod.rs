@@ -1,5 +1,6 @@
 //! The command line: one verb, one file.
 
+mod audit;
 mod check;
 mod list;
 mod rehearse;
@@ -27,6 +28,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Shows what there is in a database and what is wrong with it: schemas, tables, keys, duplicates.
+    Audit(audit::Arguments),
     /// Runs gates against a target database.
     Check(check::Arguments),
     /// Lists the gates, the reference of their kinds, or the JSON schema of gate files.
@@ -58,6 +61,7 @@ pub fn main() -> ExitCode {
     };
     let result = runtime.block_on(async {
         match arguments.command {
+            Command::Audit(arguments) => audit::run(&arguments).await,
             Command::Check(arguments) => check::run(&arguments).await,
             Command::List(arguments) => list::run(&arguments),
             Command::Rehearse(arguments) => rehearse::run(&arguments).await,
