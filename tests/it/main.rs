@@ -3,6 +3,7 @@
 // What stands outside a `#[test]` function here is test code too.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod audit;
 mod bench;
 mod check;
 mod engines;

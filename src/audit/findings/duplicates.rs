@@ -115,12 +115,7 @@ fn same_shape(tables: &[&Table]) -> Vec<Finding> {
         .iter()
         .filter(|table| table.columns.len() >= FEW_COLUMNS)
     {
-        let columns = table.columns.iter();
-        let mut shape: Vec<(&str, &str)> = columns
-            .map(|column| (column.name.as_str(), column.type_name.as_str()))
-            .collect();
-        shape.sort_unstable();
-        by_shape.entry(shape).or_default().push(table);
+        by_shape.entry(shape(table)).or_default().push(table);
     }
     let mut findings: Vec<Finding> = by_shape
         .into_iter()
@@ -249,12 +244,13 @@ fn two_masters(known: &Known<'_>, tables: &[&Table], columns: &[Vec<String>]) ->
             for b in &group[n + 1..] {
                 let (one, other) = (&tables[*a].name, &tables[*b].name);
                 let is_copy = |at: usize| leftover(&words(&tables[at].name.name)).is_some();
-                if one.name != other.name
+                if groups.root(*a) != groups.root(*b)
+                    && one.name != other.name
                     && !linked.contains(&(one, other))
                     && !is_copy(*a)
                     && !is_copy(*b)
                     && similarity(&columns[*a], &columns[*b]) >= SIMILAR
-                    && !is_same_shape(tables[*a], tables[*b])
+                    && shape(tables[*a]) != shape(tables[*b])
                 {
                     groups.join(*a, *b);
                 }
@@ -289,8 +285,7 @@ fn two_masters(known: &Known<'_>, tables: &[&Table], columns: &[Vec<String>]) ->
                 }
                 None => {
                     let what = format!(
-                        "{} have the same key and {common} of the columns in common",
-                        some_of(&texts(&names), 5)
+                        "named after the same thing, with the same key and {common} of the columns in common"
                     );
                     (Severity::High, what)
                 }
@@ -301,14 +296,14 @@ fn two_masters(known: &Known<'_>, tables: &[&Table], columns: &[Vec<String>]) ->
         .collect()
 }
 
-fn is_same_shape(a: &Table, b: &Table) -> bool {
-    let shape = |table: &Table| {
-        let columns = table.columns.iter();
-        columns
-            .map(|column| (column.name.clone(), column.type_name.clone()))
-            .collect::<BTreeSet<_>>()
-    };
-    a.columns.len() == b.columns.len() && shape(a) == shape(b)
+/// Names and types of the columns, whatever their order.
+fn shape(table: &Table) -> Vec<(&str, &str)> {
+    let columns = table.columns.iter();
+    let mut shape: Vec<(&str, &str)> = columns
+        .map(|column| (column.name.as_str(), column.type_name.as_str()))
+        .collect();
+    shape.sort_unstable();
+    shape
 }
 
 /// Tables that are named after the same thing and have a key of the same name. What a table is named

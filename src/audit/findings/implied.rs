@@ -342,3 +342,142 @@ impl<'a> Target<'a> {
         is_loose.then_some((same.name.as_str(), false))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::catalog::{Column, Index, Key};
+    use rstest::rstest;
+
+    /// Tables as `schema.name: column type, column! type`, where `!` is the primary key and `=` unique;
+    /// keys as `schema.name.column > schema.name.column`.
+    fn catalog(text: &str) -> Catalog {
+        let mut catalog = Catalog::default();
+        let name = |text: &str| {
+            let (schema, name) = text.trim().split_once('.').expect("a name has a schema");
+            Name::new(schema, name)
+        };
+        for line in text
+            .split(';')
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+        {
+            if let Some((from, to)) = line.split_once('>') {
+                let (table, column) = from.trim().rsplit_once('.').expect("a column has a table");
+                let (other, referenced) = to.trim().rsplit_once('.').expect("a column has a table");
+                catalog.keys.push(Key {
+                    table: name(table),
+                    columns: vec![column.to_owned()],
+                    references: name(other),
+                    referenced_columns: vec![referenced.to_owned()],
+                    ..Key::default()
+                });
+                continue;
+            }
+            let (table, columns) = line.split_once(':').expect("a table has columns");
+            let mut found = Table {
+                name: name(table),
+                ..Table::default()
+            };
+            for column in columns.split(',') {
+                let (column, type_name) =
+                    column.trim().split_once(' ').expect("a column has a type");
+                let bare = column.trim_end_matches(['!', '=']);
+                if bare != column {
+                    let is_primary = column.ends_with('!');
+                    if is_primary {
+                        found.primary_key = vec![bare.to_owned()];
+                    }
+                    catalog.indexes.push(Index {
+                        table: catalog.tables.len(),
+                        columns: vec![bare.to_owned()],
+                        is_unique: true,
+                        is_valid: true,
+                        is_primary,
+                        ..Index::default()
+                    });
+                }
+                found.columns.push(Column {
+                    number: 0,
+                    name: bare.to_owned(),
+                    type_name: type_name.to_owned(),
+                    is_nullable: true,
+                });
+            }
+            catalog.tables.push(found);
+        }
+        catalog
+    }
+
+    #[rstest]
+    #[case::plural("a.games: id! int; a.bets: game_id int", "a.bets.game_id > a.games.id")]
+    #[case::other_case("a.Game: ID! int; a.bets: gameId int", "a.bets.gameId > a.Game.ID")]
+    #[case::own_name(
+        "a.games: game_id! int; b.bets: game_id int",
+        "b.bets.game_id > a.games.game_id"
+    )]
+    #[case::role(
+        "a.teams: id! int; a.games: home_team_id int",
+        "a.games.home_team_id > a.teams.id"
+    )]
+    #[case::itself(
+        "a.games: id! int, parent_game_id int",
+        "a.games.parent_game_id > a.games.id"
+    )]
+    #[case::prefixed(
+        "a.ml_experiments: experiment_id! int; b.alerts: experiment_id int",
+        "b.alerts.experiment_id > a.ml_experiments.experiment_id"
+    )]
+    #[case::qualified(
+        "a.games_complete: id! int; b.bets: game_id int",
+        "b.bets.game_id > a.games_complete.id"
+    )]
+    #[case::as_others_do(
+        "a.games: id! int; a.fixtures: id! int; a.x: game_id int; a.y: game_id int; a.x.game_id > a.fixtures.id",
+        "a.y.game_id > a.fixtures.id"
+    )]
+    #[case::the_near_one(
+        "a.games: id! int; b.games: id! int; b.bets: game_id int",
+        "b.bets.game_id > b.games.id"
+    )]
+    #[case::a_copy_last(
+        "a.test_games: id! int; a.all_games: id! int; a.x: game_id int",
+        "a.x.game_id > a.all_games.id"
+    )]
+    #[case::loose(
+        "a.games: game_id int; a.bets: game_id int",
+        "a.bets.game_id > a.games.game_id"
+    )]
+    #[case::no_such_table("a.games: id! int; a.bets: player_id int", "")]
+    #[case::declared(
+        "a.games: id! int; a.bets: game_id int; a.bets.game_id > a.games.id",
+        ""
+    )]
+    #[case::its_own_key("a.games: game_id! int; a.weather: game_id! int", "")]
+    #[case::its_own_name("a.games: id! int, game_id text", "")]
+    #[case::other_systems("a.games: id! int; a.bets: external_game_id int", "")]
+    #[case::no_reference("a.games: id! int; a.bets: game int, paid bool, id int", "")]
+    #[case::unlike_and_far("a.all_games: id! int; a.bets: game_id text", "")]
+    #[case::unlike_and_exact(
+        "a.games: id! int; a.bets: game_id text",
+        "a.bets.game_id > a.games.id"
+    )]
+    fn a_name_refers(#[case] tables: &str, #[case] expected: &str) {
+        let found: Vec<String> = implied_keys(&catalog(tables))
+            .iter()
+            .map(|key| {
+                let (from, to) = (&key.table, &key.references);
+                format!("{from}.{} > {to}.{}", key.column, key.referenced_column)
+            })
+            .collect();
+        assert_eq!(found.join("; "), expected);
+    }
+
+    #[test]
+    fn what_fits_as_well_is_told() {
+        let text = "a.games: id! int; b.games: id! int; c.bets: game_id int";
+        let found = implied_keys(&catalog(text));
+        assert_eq!(found[0].alternatives, [Name::new("b", "games")]);
+        assert!(found[0].is_tied && found[0].is_target_unique);
+    }
+}

@@ -71,6 +71,11 @@ fn tables(out: &mut String, picture: &Picture) {
         .collect();
     let mut critical = Vec::new();
     for (at, schema) in picture.boxes.iter().enumerate() {
+        // A subgraph without a node is not drawn everywhere.
+        if schema.rows.is_empty() {
+            out.push_str(&format!("  s{at}[\"{}\"]\n", label(&schema.title)));
+            continue;
+        }
         out.push_str(&format!("  subgraph s{at}[\"{}\"]\n", label(&schema.title)));
         let mut left_out = 0;
         for (row, table) in schema.rows.iter().enumerate() {
