@@ -13,6 +13,10 @@ use crate::pg::Session;
 
 use super::catalog::{Catalog, Column, Index, Key, Name, Schema, Table, TableKind};
 use super::findings::Implied;
+use super::words::plural;
+
+/// To ask the files of more tables than this for their sizes takes longer than all the rest.
+const MANY_TABLES: usize = 2_000;
 
 const SINCE: &str = "
 select to_char(stats_reset at time zone 'UTC', 'YYYY-MM-DD HH24:MI \"UTC\"')
@@ -56,11 +60,13 @@ where c.relkind in ('r', 'p', 'v', 'm', 'f') and n.nspname !~ '^pg_' and n.nspna
                    where x.classid = 'pg_class'::regclass and x.objid = c.oid and x.deptype = 'e')
 order by 2, 3";
 
-/// Sizes of files. A table that is locked exclusively would be waited for, so it is left to the estimate.
+/// Sizes of files: of all tables where the list is empty, and otherwise of those without an estimate. A
+/// table that is locked exclusively would be waited for, so it is left to the estimate.
 const SIZES: &str = "
 select c.oid::int8, pg_total_relation_size(c.oid)
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'm') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
+  and (cardinality($1::text[]) = 0 or c.reltuples < 0)
   and c.oid not in (select relation from pg_locks where relation is not null and mode = 'AccessExclusiveLock')";
 
 const INDEXES: &str = "
@@ -226,7 +232,16 @@ async fn sizes(
     catalog: &mut Catalog,
     positions: &HashMap<i64, usize>,
 ) -> Result<()> {
-    let rows = match session.ask_catalog(SIZES, &[]).await {
+    let only = if catalog.tables.len() > MANY_TABLES {
+        catalog.notes.push(format!(
+            "sizes are those of the last VACUUM or ANALYZE: {} are too many to look at each one's files",
+            plural(catalog.tables.len(), "relation", "relations")
+        ));
+        vec!["unknown".to_owned()]
+    } else {
+        Vec::new()
+    };
+    let rows = match session.ask_catalog(SIZES, &[only]).await {
         Ok(rows) => rows,
         Err(error) if error.kind() == ErrorKind::ConnectionLost => return Err(error),
         Err(error) => {
