@@ -13,7 +13,7 @@ mod read;
 pub(crate) mod words;
 pub mod zones;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -137,6 +137,7 @@ pub struct Summary {
 
 /// Audits a database: reads its catalog, and its tables only where orphans are to be counted.
 pub async fn audit(address: &Address, options: &Options) -> Result<Audit> {
+    check_zones(options)?;
     let mut session = Session::open(address, &options.limits).await?;
     let read = read_all(&mut session, options).await;
     let snapshot = session.snapshot().clone();
@@ -169,6 +170,32 @@ async fn read_all(session: &mut Session, options: &Options) -> Result<(Catalog, 
         catalog.notes.extend(uncounted);
     }
     Ok((catalog, implied))
+}
+
+/// A schema has one zone, and the flow is one of zones.
+fn check_zones(options: &Options) -> Result<()> {
+    let mut zone_of: BTreeMap<&str, &str> = BTreeMap::new();
+    for (zone, schemas) in &options.zones {
+        for schema in schemas {
+            match zone_of.insert(schema, zone) {
+                Some(other) if other != zone => {
+                    let message =
+                        format!("the schema `{schema}` is in two zones: `{other}` and `{zone}`");
+                    return Err(Error::usage(message));
+                }
+                _ => {}
+            }
+        }
+    }
+    for step in &options.flow {
+        let is_zone = options.zones.iter().any(|(zone, _)| zone == step);
+        if let (Some(zone), false) = (zone_of.get(step.as_str()), is_zone) {
+            let message =
+                format!("the flow passes the schema `{step}`, which is in the zone `{zone}`");
+            return Err(Error::usage(message).help(format!("name the zone in --flow: `{zone}`")));
+        }
+    }
+    Ok(())
 }
 
 /// A pattern, zone or step of the flow that names nothing would pass for a clean answer.

@@ -13,22 +13,41 @@ use crate::report::audit::{Shown, json, markdown, mermaid, svg, terminal};
 
 /// What stands below the help of `postern audit`.
 const HELP: &str = "\
-What is found, with its severity:
-  critical  orphaned_rows (with --count-orphans), key_not_enforced (triggers switched off, NOT ENFORCED),
-            key_not_valid, two_masters (keys of one column name point to several tables of one entity)
-  high      key_against_flow (with --flow), undeclared_key (game_id without a key, and a table games),
-            key_type_mismatch, key_target_not_unique, same_name (with much the same columns), same_shape,
-            two_masters (same key, half of the columns in common), overlapping_schemas, no_primary_key,
-            test_table (with rows), invalid_index, duplicate_index, disabled_trigger,
-            key_without_index (10,000 rows and more), unused_index (100 MB and more)
-  info      cross_schema_key, empty_schema, never_analyzed, seq_scanned_table, and the milder cases above
+Findings, by how bad they are:
+  critical
+    orphaned_rows           rows that refer to nothing (with --count-orphans)
+    key_not_enforced        a key with its triggers switched off, or NOT ENFORCED
+    key_not_valid           a key that is NOT VALID
+    two_masters             keys of one column name that lead to several tables
+  high
+    two_masters             one noun, one key, at least 50% of the columns
+    key_against_flow        a key into a later zone (with --flow)
+    undeclared_key          game_id without a key, and a table games
+    key_type_mismatch       the two sides have different types
+    key_target_not_unique   nothing keeps the referenced column unique
+    same_name               in several schemas, at least 50% of the columns
+    same_shape              the same names and types of 4 columns or more
+    overlapping_schemas     named alike, or sharing half of the table names
+    test_table              test, tmp, bak, copy, old, ... with rows
+    no_primary_key          and no unique key that could be it
+    key_without_index       on the referencing side, from 10,000 rows on
+    duplicate_index         the same columns as another index
+    unused_index            never used, more than 100 MB
+    invalid_index, disabled_trigger
+  info
+    cross_schema_key, empty_schema, never_analyzed, seq_scanned_table,
+    and the milder cases of those above
 
-Every finding has SQL that would repair it, where there is such; it is never executed.
-Only pg_catalog is read, so a role that may connect and nothing else can audit; rows are estimates of
-the last ANALYZE. --count-orphans reads every referencing table and needs SELECT on both sides.
+A finding has the SQL that would repair it, where there is such; it is
+never executed. Only pg_catalog is read, so a role that may connect and
+nothing else can audit; rows are estimates of the last ANALYZE.
+--count-orphans reads every referencing table and needs SELECT on both sides.
 
-Exit codes: 0 the audit ran, whatever it found; 1 a finding is as severe as --fail-on says;
-2 usage error; 3 the database or, with --count-orphans, a table could not be read.";
+Exit codes:
+  0  the audit ran, whatever it found
+  1  a finding is as bad as --fail-on says
+  2  usage error
+  3  the database or, with --count-orphans, a table could not be read";
 
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]

@@ -296,6 +296,8 @@ async fn only_the_schemas_that_were_asked_for() {
 #[case(&[], 0)]
 #[case(&["--format", "pdf"], 2)]
 #[case(&["--zone", "raw"], 2)]
+#[case(&["--zone", "a=curated", "--zone", "b=curated"], 2)]
+#[case(&["--zone", "a=curated", "--flow", "curated,raw_data"], 2)]
 #[tokio::test]
 async fn findings_fail_only_where_asked(#[case] more: &[&str], #[case] expected: i32) {
     let database = database(FAULTS).await;
