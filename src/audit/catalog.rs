@@ -1,6 +1,6 @@
 //! What a database holds, as values: schemas, tables, indexes, keys.
 //!
-//! Knows nothing of connections; [`read`](super::read) fills it in.
+//! Knows nothing of connections; the audit fills it in.
 
 use std::collections::BTreeMap;
 use std::fmt;

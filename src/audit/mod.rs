@@ -1,6 +1,6 @@
 //! What there is in a database and what is wrong with it: schemas, tables, keys, as one [`Audit`] value.
 //!
-//! [`audit`] reads `pg_catalog` on one read-only snapshot ([`read`]); everything after that is a pure
+//! [`audit`] reads `pg_catalog` on one read-only snapshot; everything after that is a pure
 //! function: references that are only in names ([`findings::implied_keys`]), findings
 //! ([`findings::find`]), and the renderings in [`report::audit`](crate::report::audit). It needs no
 //! privilege on any table, unless orphans are to be counted.
