@@ -283,6 +283,9 @@ async fn only_the_schemas_that_were_asked_for() {
     assert_eq!(audit_of["summary"]["tables"], 1);
     let kinds: Vec<String> = found(&audit_of).into_keys().collect();
     assert_eq!(kinds, ["overlapping_schemas", "undeclared_key"]);
+    let svg = text(&audit(&url, &["--schemas", "analytics", "--format", "svg"]));
+    let told = "not drawn: 1 reference with one side outside of this picture";
+    assert!(svg.contains(told), "{svg}");
     let none = audit(&url, &["--schemas", "curatd"]);
     assert_eq!(none.status.code(), Some(3));
     let error = String::from_utf8_lossy(&none.stderr).into_owned();

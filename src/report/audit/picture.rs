@@ -233,7 +233,9 @@ fn detailed(audit: &Audit, tables: &[&Table]) -> Picture {
         }
     }
     let mut lines = Vec::new();
-    for (from, to, class, label, told) in references(audit) {
+    let references = references(audit);
+    let all = references.len();
+    for (from, to, class, label, told) in references {
         if let (Some(&from), Some(&to)) = (places.get(from), places.get(to)) {
             lines.push(Line {
                 from,
@@ -245,6 +247,7 @@ fn detailed(audit: &Audit, tables: &[&Table]) -> Picture {
             });
         }
     }
+    picture.tell_undrawn(all - lines.len());
     picture.add(lines);
     picture
 }
@@ -272,9 +275,11 @@ fn collapsed(audit: &Audit, tables: usize) -> Picture {
         .collect();
     let mut between: BTreeMap<(usize, usize), (Class, usize, usize)> = BTreeMap::new();
     let mut within: HashMap<usize, usize> = HashMap::new();
+    let mut undrawn = 0;
     for (from, to, class, _, _) in references(audit) {
         let place = |name: &Name| places.get(name.schema.as_str()).copied();
         let (Some(from), Some(to)) = (place(from), place(to)) else {
+            undrawn += 1;
             continue;
         };
         if from == to {
@@ -322,11 +327,21 @@ fn collapsed(audit: &Audit, tables: usize) -> Picture {
             }
         });
     let lines = lines.collect();
+    picture.tell_undrawn(undrawn);
     picture.add(lines);
     picture
 }
 
 impl Picture {
+    fn tell_undrawn(&mut self, references: usize) {
+        if references > 0 {
+            self.notes.push(format!(
+                "not drawn: {} with one side outside of this picture",
+                plural(references, "reference", "references")
+            ));
+        }
+    }
+
     /// Takes the lines that say the most, the worst last, so that they are drawn on top.
     fn add(&mut self, mut lines: Vec<Line>) {
         if lines.len() > MOST_LINES {
