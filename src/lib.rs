@@ -1,5 +1,6 @@
 //! Postern: a test-and-validation harness for PostgreSQL with data-quality gates.
 
+pub mod audit;
 pub mod bench;
 #[cfg(feature = "cli")]
 pub mod cli;

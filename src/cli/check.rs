@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::error::{Error, Errors, one_of};
+use crate::error::{Error, Errors};
 use crate::gate::catalog::Side;
 use crate::gate::fields::Age;
 use crate::pg::{Address, Limits};
@@ -15,19 +15,14 @@ use crate::report::{FailOn, Report};
 use crate::run;
 
 use super::definitions::DefinitionArguments;
-use super::settings::{RunSettings, Settings};
+use super::settings::Settings;
 use super::stop;
+use super::target::TargetArguments;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The database to check, as postgres://USER@HOST:PORT/DATABASE; a password in the environment
-    /// (PGPASSWORD) or in the password file stays out of the list of processes. [default:
-    /// DATABASE_URL, else the default target of postern.toml]
-    #[arg(long, value_name = "URL", conflicts_with = "target")]
-    url: Option<String>,
-    /// The database to check, by its name in postern.toml.
-    #[arg(long, value_name = "NAME")]
-    target: Option<String>,
+    #[command(flatten)]
+    target: TargetArguments,
     /// Another database that gates compare with, as NAME=URL, beside the targets of postern.toml.
     /// May be repeated.
     #[arg(long = "other", value_name = "NAME=URL")]
@@ -80,7 +75,7 @@ pub(super) async fn run(arguments: &Arguments, settings: &Settings) -> Result<u8
         .iter()
         .filter_map(|text| output(text).map_err(&mut keep).ok())
         .collect();
-    let main = main_target(arguments, settings).map_err(&mut keep);
+    let main = arguments.target.choose(settings).map_err(&mut keep);
     let mut targets = BTreeMap::new();
     for text in &arguments.others {
         match text.split_once('=') {
@@ -178,38 +173,6 @@ pub(super) async fn run(arguments: &Arguments, settings: &Settings) -> Result<u8
         }
     }
     Ok(report.summary.exit_code)
-}
-
-/// The database to check and what is settled for it: flag, then environment, then file.
-fn main_target(
-    arguments: &Arguments,
-    settings: &Settings,
-) -> crate::Result<(Address, RunSettings)> {
-    if let Some(name) = &arguments.target {
-        return settings.target(name);
-    }
-    if let Some(url) = &arguments.url {
-        return Ok((Address::parse(url)?, settings.run.clone()));
-    }
-    if let Some(url) = std::env::var_os("DATABASE_URL") {
-        let address = Address::parse(&url.to_string_lossy());
-        let address = address.map_err(|error| error.context("DATABASE_URL"))?;
-        return Ok((address, settings.run.clone()));
-    }
-    if let Some(name) = settings.default_target() {
-        return settings.target(name);
-    }
-    let error = Error::usage("no target database is named");
-    let names: Vec<&str> = settings.targets().collect();
-    Err(match names.as_slice() {
-        [] => {
-            error.help("give --url URL, set DATABASE_URL, or define [target.NAME] in postern.toml")
-        }
-        names => error.help(format!(
-            "give --target with {}, or set default_target in postern.toml",
-            one_of(names.iter().copied())
-        )),
-    })
 }
 
 fn output(text: &str) -> crate::Result<Output> {

@@ -1,5 +1,6 @@
 //! The command line: one verb, one file.
 
+mod audit;
 mod check;
 mod definitions;
 mod list;
@@ -8,6 +9,7 @@ mod rehearse;
 mod replay;
 mod settings;
 mod stop;
+mod target;
 mod watch;
 
 use std::io::{IsTerminal, Write};
@@ -89,6 +91,8 @@ impl EngineArgument {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Shows what there is in a database and what is wrong with it: schemas, tables, keys, duplicates.
+    Audit(audit::Arguments),
     /// Runs gates against a target database.
     Check(check::Arguments),
     /// Lists the gates, the reference of their kinds, or the JSON schema of gate files.
@@ -123,6 +127,7 @@ pub fn main() -> ExitCode {
     let result = runtime.block_on(async {
         let settings = Settings::find(arguments.config.as_deref())?;
         match arguments.command {
+            Command::Audit(arguments) => audit::run(&arguments, &settings).await,
             Command::Check(arguments) => check::run(&arguments, &settings).await,
             Command::List(arguments) => list::run(&arguments, &settings),
             Command::Record(arguments) => record::run(&arguments).await,

@@ -1,5 +1,6 @@
 //! Step 5: one [`Report`] value, and renderings that are pure functions of it.
 
+pub mod audit;
 #[cfg(feature = "cli")]
 pub mod format;
 #[cfg(feature = "cli")]

@@ -3,25 +3,26 @@
 // What stands outside a `#[test]` function here is test code too.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod audit;
 mod bench;
 mod check;
 mod engines;
 mod exit_codes;
-mod kinds;
 mod fragmentation;
+mod kinds;
 mod migrate;
 mod platform;
 mod project;
+mod properties;
 mod readiness;
 mod record;
-mod properties;
 mod rehearse;
 mod replay;
 mod reports;
+mod scenario_copy;
 mod select;
 mod settings;
 mod stop;
-mod scenario_copy;
 mod support;
 mod targets;
 mod tidy;

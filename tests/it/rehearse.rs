@@ -364,12 +364,11 @@ fn a_migration_is_held_to_what_a_query_took_before_it(
     #[case] contains: &str,
     #[case] verdict: &str,
 ) {
-    let copy = Copy::new();
+    let copy = Copy::of("consolidation");
     let query = format!(
         "-- id: query\n-- budget: 1m\n-- baseline: drop_legacy\n{required}\nselect pg_sleep({seconds});\n"
     );
     let file = copy
-        .0
         .path()
         .join("fixtures/consolidation/workload/ml_training.sql");
     std::fs::write(file, query).unwrap();
@@ -387,7 +386,7 @@ fn a_migration_is_held_to_what_a_query_took_before_it(
 
 #[test]
 fn a_baseline_before_a_migration_that_is_not_there_is_a_mistake() {
-    let copy = Copy::new();
+    let copy = Copy::of("consolidation");
     copy.edit(
         "workload",
         "ml_training",
@@ -407,7 +406,7 @@ fn a_baseline_before_a_migration_that_is_not_there_is_a_mistake() {
 
 #[test]
 fn a_failing_operation_is_named_and_asks_for_a_rollback() {
-    let copy = Copy::new();
+    let copy = Copy::of("consolidation");
     copy.edit(
         "operation",
         "010_pipelines",
@@ -427,7 +426,7 @@ fn a_failing_operation_is_named_and_asks_for_a_rollback() {
 
 #[test]
 fn a_gate_that_says_something_else_the_second_time_is_unstable() {
-    let copy = Copy::new();
+    let copy = Copy::of("consolidation");
     // The server itself counts the sessions that have been on a database.
     let gate = r#"
 [[gate]]
@@ -439,7 +438,7 @@ select n from pg_stat_database, generate_series(1, sessions) n where datname = c
 population = "select 1000000"
 at_most = 1000000
 "#;
-    let file = copy.0.path().join("gates/consolidation/flickers.toml");
+    let file = copy.path().join("gates/consolidation/flickers.toml");
     std::fs::write(file, gate).unwrap();
     let rehearsed = copy.rehearse(&[]);
     assert_eq!(rehearsed.code, Some(1), "{}", rehearsed.said());
