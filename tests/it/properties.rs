@@ -275,7 +275,13 @@ fn each_kind_counts_exactly_the_rows_that_offend() {
             let offending = expected.get(report.id.as_str()).copied();
             prop_assert_eq!(report.rows_offending, offending, "{}", report.id);
             let is_passed = report.outcome == postern::run::State::Passed;
-            let is_clean = offending == Some(0) && report.rows_checked != Some(0);
+            // A key of which a column is null is not looked at.
+            let has_key = |row: &Row| row.code.is_some() && row.parent.is_some();
+            let is_seen = match report.id.as_str() {
+                "unique" => rows.iter().any(has_key),
+                _ => report.rows_checked != Some(0),
+            };
+            let is_clean = offending == Some(0) && is_seen;
             // A custom query without a population says nothing of how many rows it looked at.
             if report.id != "sql" {
                 prop_assert_eq!(is_passed, is_clean, "{}: {}", report.id, report.message);

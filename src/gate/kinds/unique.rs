@@ -58,16 +58,19 @@ impl Kind for Unique {
         table.columns_named(&self.columns)?;
         let scope = scope_of(table, self.r#where.as_ref());
         let names = || self.columns.iter().map(Ident::new);
+        // Numbers for names, so that no column is taken for the count.
+        let numbered = || (1..=self.columns.len()).map(|number| Ident::new(number.to_string()));
+        let alias = sql!("d({}, repeats)", Sql::join(", ", numbered()));
         let columns = Sql::join(", ", names());
         let present = Sql::join(" and ", names().map(|name| sql!("{} is not null", name)));
         let repeated = sql!(
-            "select {}, count(*) as n from {} where {} group by {} having count(*) > 1",
+            "select {}, count(*) from {} where {} group by {} having count(*) > 1",
             columns,
             scope.relation,
             scope.condition(Some(&present)),
             columns
         );
-        let shown = Sql::join(", ", names().map(|name| sql!("{}::text", name)));
+        let shown = Sql::join(", ", numbered().map(|name| sql!("{}::text", name)));
         let mut labels = self.columns.clone();
         labels.push("rows".to_owned());
         Ok(Ask {
@@ -79,8 +82,9 @@ impl Kind for Unique {
                     side: scope.side.clone(),
                     about: scope.relation.clone(),
                     sql: sql!(
-                        "select coalesce(sum(n), 0)::text, count(*)::text from ({}) d",
-                        repeated
+                        "select coalesce(sum(repeats), 0)::text, count(*)::text from ({}) {}",
+                        repeated,
+                        alias
                     ),
                 },
             ],
@@ -90,10 +94,11 @@ impl Kind for Unique {
                 side: scope.side,
                 columns: labels,
                 sql: sql!(
-                    "select {}, n::text from ({}) d order by n desc, {}",
+                    "select {}, repeats::text from ({}) {} order by repeats desc, {}",
                     shown,
                     repeated,
-                    columns
+                    alias,
+                    Sql::join(", ", numbered())
                 ),
             }],
             ..Ask::default()
