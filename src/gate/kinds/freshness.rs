@@ -111,8 +111,12 @@ impl Kind for Freshness {
         };
         if !self.group_by.is_empty() {
             let group = Sql::join(", ", self.group_by.iter().map(Ident::new));
+            // Numbers for names, so that no column of a group is taken for the newest time.
+            let numbered =
+                || (1..=self.group_by.len()).map(|number| Ident::new(number.to_string()));
+            let alias = sql!("g({}, newest)", Sql::join(", ", numbered()));
             let grouped = sql!(
-                "select {}, {} filter (where {}) as newest from {} where {} group by {}",
+                "select {}, {} filter (where {}) from {} where {} group by {}",
                 group,
                 newest,
                 past,
@@ -134,18 +138,14 @@ impl Kind for Freshness {
                 side: scope.side.clone(),
                 about: scope.relation.clone(),
                 sql: sql!(
-                    "select count(*)::text, (count(*) filter (where {}))::text, (count(*) filter (where {}))::text from ({}) g",
+                    "select count(*)::text, (count(*) filter (where {}))::text, (count(*) filter (where {}))::text from ({}) {}",
                     older(self.max_age),
                     warn,
-                    grouped
+                    grouped,
+                    alias
                 ),
             });
-            let shown = Sql::join(
-                ", ",
-                self.group_by
-                    .iter()
-                    .map(|name| sql!("{}::text", Ident::new(name))),
-            );
+            let shown = Sql::join(", ", numbered().map(|name| sql!("{}::text", name)));
             let mut columns = self.group_by.clone();
             columns.push("newest".to_owned());
             ask.evidence.push(Evidence {
@@ -154,11 +154,12 @@ impl Kind for Freshness {
                 side: scope.side,
                 columns,
                 sql: sql!(
-                    "select {}, newest::text from ({}) g where {} order by newest nulls first, {}",
+                    "select {}, newest::text from ({}) {} where {} order by newest nulls first, {}",
                     shown,
                     grouped,
+                    alias,
                     warn,
-                    group
+                    Sql::join(", ", numbered())
                 ),
             });
         }
