@@ -24,6 +24,7 @@ pub fn render(report: &RehearsalReport) -> String {
         }
     }
     out.push('\n');
+    out.push_str(&found_before(report));
     out.push_str(&migrations(&report.migrations));
     if !report.workloads.is_empty() {
         out.push('\n');
@@ -75,6 +76,22 @@ fn gates(report: &RehearsalReport) -> String {
         ]);
     }
     drawn(table)
+}
+
+/// What gates found in the legacy database beside rows: a figure alone would not tell a constraint that
+/// was never validated from one that was never declared.
+fn found_before(report: &RehearsalReport) -> String {
+    let mut out = String::new();
+    for gate in &report.before.gates {
+        let failures = gate.findings.iter().filter(|found| found.is_failure);
+        for found in failures.filter(|_| gate.outcome == State::Failed) {
+            out.push_str(&format!(" {} before: {}\n", gate.id, found.what));
+        }
+    }
+    if !out.is_empty() {
+        out.push('\n');
+    }
+    out
 }
 
 /// The outcome and the figure that it rests on.
@@ -204,6 +221,9 @@ fn rollback(rollback: &RollbackReport) -> String {
     format!("{}verdict: {}\n", drawn(table), rollback.verdict)
 }
 
+/// How many reasons are told; the first ones weigh most.
+const REASONS: usize = 12;
+
 fn verdict(report: &RehearsalReport) -> String {
     if report.reasons.is_empty() {
         let held = report
@@ -238,8 +258,14 @@ fn verdict(report: &RehearsalReport) -> String {
         return said.join("\n") + "\n";
     }
     let mut out = String::new();
-    for reason in &report.reasons {
+    for reason in report.reasons.iter().take(REASONS) {
         out.push_str(&format!("- {reason}\n"));
+    }
+    // What a stopped migration did not do, many gates miss.
+    if let Some(more) = report.reasons.len().checked_sub(REASONS).filter(|n| *n > 0) {
+        out.push_str(&format!(
+            "- and {more} more, all of them in the JSON report\n"
+        ));
     }
     out.push_str(if report.exit_code == 3 {
         "not everything could be executed or checked\n"
