@@ -1,4 +1,12 @@
 //! Postern: a test-and-validation harness for PostgreSQL with data-quality gates.
+//!
+//! ```text
+//! gates/*.toml, *.sql ──> source ──> gate ──> plan ──> run ──> report
+//!  (text with spans)      parse      typed    SQL,     sessions, renderings
+//!                                    ask/judge fused   outcomes
+//!                  pg: throwaway servers, read-only sessions
+//!                  scenario: legacy + migrations + operation + gates + workload, rehearsed
+//! ```
 
 pub mod audit;
 pub mod bench;
