@@ -66,10 +66,11 @@ it count from its folder.
   schema = \"curated\"                   # ${schema} in definitions
 
   [target.staging]                     # check --target staging
-  url_env = \"STAGING_URL\"              # or url = \"postgres://…\"; DATABASE_URL outranks a default target
+  url_env = \"STAGING_URL\"              # or url = \"postgres://…\"
   gates   = [\"gates/staging\"]          # also fail_on and the timeouts
 
-Gates may compare with any target by its name. A password in postern.toml is shown nowhere.";
+DATABASE_URL outranks a target that no flag names. Gates may compare with any target by its name.
+A password in postern.toml is shown nowhere.";
 
 /// Where a throwaway server comes from.
 #[derive(Debug, Args)]
@@ -109,7 +110,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => error.exit(),
+        Err(error) => return refuse(&error),
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -142,6 +143,25 @@ pub fn main() -> ExitCode {
             ExitCode::from(errors.exit_code())
         }
     }
+}
+
+/// Says what is wrong with the command line, or prints the help that was asked for.
+///
+/// clap quotes the argument that it does not understand: a URL without its flag, password and all.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let text = error.render();
+    let to_text = |is_coloured: bool| match is_coloured {
+        true => text.ansi().to_string(),
+        false => text.to_string(),
+    };
+    // As below, and with `print`: nothing is left to tell it to when the stream is gone.
+    if error.use_stderr() {
+        let text = mask(&to_text(is_coloured(&std::io::stderr())));
+        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    } else {
+        let _ = print(&to_text(is_coloured(&std::io::stdout())));
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 /// Writes errors to stderr, as a person reads them.

@@ -159,11 +159,13 @@ pub(super) fn details(gate: &GateReport) -> String {
     if let Some(error) = &gate.rendered_error {
         return format!("{}\n", lines(error));
     }
-    if let Some(threshold) = gate
-        .threshold
-        .as_ref()
-        .and_then(|bounds| bounds.fail.as_ref())
-    {
+    let expected = gate.threshold.as_ref().and_then(|bounds| {
+        // What was not reached: a gate that only warns has kept its failing level.
+        let warn = bounds.warn.as_ref();
+        warn.filter(|_| gate.outcome == State::Warned)
+            .or(bounds.fail.as_ref())
+    });
+    if let Some(threshold) = expected {
         out.push_str(&format!("expected  {threshold}\n"));
     }
     if let Some(why) = &gate.why {

@@ -45,7 +45,7 @@ fn gate(id: &str, kind: &str, outcome: State, message: &str, line: u32) -> GateR
         rows_offending: Some(0),
         measured: Some(Figure::rows(0)),
         threshold: Some(Bounds {
-            fail: Some("at most 0".to_owned()),
+            fail: Some("at most 0 rows".to_owned()),
             warn: None,
         }),
         message: message.to_owned(),
@@ -106,7 +106,7 @@ fn report() -> Report {
             measured: Some(Figure::percent(11_856, 12_480)),
             threshold: Some(Bounds {
                 fail: Some("at least 90%".to_owned()),
-                warn: Some("below 97%".to_owned()),
+                warn: Some("at least 97%".to_owned()),
             }),
             ..gate("bets_complete", "completeness", State::Warned, "11,856 of 12,480 rows complete (95%)", 24)
         },

@@ -194,3 +194,28 @@ fn this_repository_has_settings_that_hold() {
         said.stdout
     );
 }
+
+#[rstest]
+#[case::no_flag(&["check", NOWHERE])]
+#[case::no_command(&[NOWHERE])]
+#[case::a_target(&["check", "--target", NOWHERE])]
+#[case::a_format(&["check", "--format", NOWHERE])]
+#[case::another(&["check", "--other", "postgres://ann:hunter22@h/d?sslmode=require"])]
+#[case::a_number(&["check", "--examples", NOWHERE])]
+#[case::a_selection(&["list", "--select", NOWHERE])]
+#[case::a_scenario(&["rehearse", NOWHERE])]
+fn a_password_in_the_wrong_place_of_the_command_line_is_not_shown(#[case] arguments: &[&str]) {
+    let project = Project::new(&[("gates/g.toml", GATE)]);
+    let said = project.run(arguments);
+    assert_eq!(said.code, Some(2), "{}", said.all());
+    assert!(said.stderr.contains("error:"), "{}", said.stderr);
+    assert!(!said.all().contains("hunter22"), "{}", said.all());
+}
+
+#[test]
+fn help_goes_to_stdout_without_colour() {
+    let said = Project::new(&[]).run(&["--help"]);
+    assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""));
+    assert!(said.stdout.contains("Exit codes:"), "{}", said.stdout);
+    assert!(!said.stdout.contains('\u{1b}'), "{}", said.stdout);
+}
