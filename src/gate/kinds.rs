@@ -16,6 +16,7 @@ mod freshness;
 mod mock_data;
 mod pattern;
 mod permissions;
+mod query_budget;
 mod range;
 mod relation;
 mod row_count;
@@ -41,6 +42,7 @@ kinds! {
     mock_data => MockData,
     pattern => Pattern,
     permissions => Permissions,
+    query_budget => QueryBudget,
     range => Range,
     relation => RowRelation,
     row_count => RowCount,

@@ -2,6 +2,7 @@
 //! judges, and collects evidence.
 
 mod catalog;
+mod timed;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -381,6 +382,10 @@ impl Round<'_> {
             .sessions
             .get_mut(&step.side)
             .expect("a gate asks only where a session was opened");
+        if let Some(runs) = step.timed {
+            let timed = timed::measure(session, &step.sql, runs).await;
+            return timed.map_err(|failure| failure.error);
+        }
         let rows = session
             .rows(&step.sql, 2)
             .await

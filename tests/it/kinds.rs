@@ -39,7 +39,10 @@ fn told(gate: &GateReport) -> String {
             number(gate.rows_checked)
         )),
     }
-    let mut line = |text: String| out.push_str(&format!("\n--   {}", text.replace('\n', " ")));
+    let mut line = |text: String| {
+        let text = without_times(&text.replace('\n', " "));
+        out.push_str(&format!("\n--   {text}"));
+    };
     line(gate.message.clone());
     for finding in &gate.findings {
         let word = if finding.is_failure { "found" } else { "told" };
@@ -61,6 +64,17 @@ fn told(gate: &GateReport) -> String {
         line(format!("row: {}{what}", key.join(" ")));
     }
     out
+}
+
+/// A measured time is never the same twice: `12.3 ms at` becomes `… ms at`.
+fn without_times(text: &str) -> String {
+    match text.split_once(" ms at percentile") {
+        Some((before, rest)) => {
+            let start = before.rfind(' ').map_or(0, |space| space + 1);
+            format!("{}… ms at percentile{rest}", &before[..start])
+        }
+        None => text.to_owned(),
+    }
 }
 
 /// The lines at the head of a fixture that say what is expected, and the rest.
@@ -126,6 +140,7 @@ async fn outcome(case: &Path, gates: &[Gate]) -> String {
 #[case("mock_data")]
 #[case("pattern")]
 #[case("permissions")]
+#[case("query_budget")]
 #[case("range")]
 #[case("relation")]
 #[case("row_count")]
