@@ -11,6 +11,7 @@ use super::{COMMON_FIELDS, Kind, OnEmpty};
 
 mod accepted_values;
 mod completeness;
+mod content_parity;
 mod foreign_key;
 mod freshness;
 mod mock_data;
@@ -37,6 +38,7 @@ macro_rules! kinds {
 kinds! {
     accepted_values => AcceptedValues,
     completeness => Completeness,
+    content_parity => ContentParity,
     foreign_key => ForeignKeyHolds,
     freshness => Freshness,
     mock_data => MockData,

@@ -135,6 +135,7 @@ async fn outcome(case: &Path, gates: &[Gate]) -> String {
 #[rstest]
 #[case("accepted_values")]
 #[case("completeness")]
+#[case("content_parity")]
 #[case("foreign_key")]
 #[case("freshness")]
 #[case("mock_data")]
