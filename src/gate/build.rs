@@ -251,7 +251,11 @@ fn gate(
     vars: &Vars,
     suite: &Suite,
 ) -> Result<Gate, Vec<Error>> {
-    let mut errors = expand(file, &mut item, vars);
+    let mut errors = include(file, &mut item)
+        .err()
+        .into_iter()
+        .collect::<Vec<_>>();
+    errors.extend(expand(file, &mut item, vars));
     let header = item.span();
     let DeValue::Table(table) = item.into_inner() else {
         return Err(vec![file.error(
@@ -274,6 +278,40 @@ fn gate(
     };
     let fields = Table::new(format!("{article} `{}` gate", kind.name), header, &table);
     build(file, kind, fields, table, suite, errors)
+}
+
+/// Fills in `query` from the file that a gate names in its place; only kinds that run a query know
+/// the field.
+fn include(file: &SourceFile, item: &mut Spanned<DeValue<'_>>) -> Result<(), Error> {
+    let DeValue::Table(table) = item.get_mut() else {
+        return Ok(());
+    };
+    let is_known = table
+        .get("kind")
+        .and_then(|kind| Registered::named(kind.get_ref().as_str()?))
+        .is_some_and(|kind| {
+            let schema = (kind.schema)();
+            let fields = schema.get("properties");
+            fields.is_some_and(|fields| fields.get("file").is_some())
+        });
+    let Some((span, name)) = table.get("file").filter(|_| is_known).and_then(|value| {
+        let name = value.get_ref().as_str()?;
+        Some((value.span(), name.to_owned()))
+    }) else {
+        return Ok(());
+    };
+    if table.contains_key("query") {
+        return Err(file.error(span, "both `query` and `file`", "expected one of them"));
+    }
+    let folder = file.path.parent().unwrap_or(std::path::Path::new(""));
+    let text = std::fs::read_to_string(folder.join(&name)).map_err(|error| {
+        let message = format!("could not read `{name}`: {error}");
+        file.error(span.clone(), message, "")
+            .help("a file is named from the folder of the file that names it")
+    })?;
+    let key = Spanned::new(span.clone(), "query".into());
+    table.insert(key, Spanned::new(span, DeValue::String(text.into())));
+    Ok(())
 }
 
 fn kind_of(

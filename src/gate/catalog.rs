@@ -20,6 +20,8 @@ pub enum Side {
 /// The relations and keys of one database that the gates of a run refer to.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
+    /// The server's major version.
+    pub server_major: u32,
     /// The schemas that unqualified names are looked up in, in order.
     pub search_path: Vec<String>,
     /// The names of all schemas but the system's, where a gate asks by pattern.

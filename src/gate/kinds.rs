@@ -11,11 +11,13 @@ use super::{COMMON_FIELDS, Kind, OnEmpty};
 
 mod accepted_values;
 mod completeness;
+mod content_parity;
 mod foreign_key;
 mod freshness;
 mod mock_data;
 mod pattern;
 mod permissions;
+mod query_budget;
 mod range;
 mod relation;
 mod row_count;
@@ -36,11 +38,13 @@ macro_rules! kinds {
 kinds! {
     accepted_values => AcceptedValues,
     completeness => Completeness,
+    content_parity => ContentParity,
     foreign_key => ForeignKeyHolds,
     freshness => Freshness,
     mock_data => MockData,
     pattern => Pattern,
     permissions => Permissions,
+    query_budget => QueryBudget,
     range => Range,
     relation => RowRelation,
     row_count => RowCount,

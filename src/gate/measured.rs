@@ -93,6 +93,37 @@ pub enum Measure {
         /// The statement; every column is text.
         sql: Sql,
     },
+    /// A statement of its own whose plan is asked for and which is run and timed. Its values are
+    /// [`Measure::SAMPLES`], microseconds per run as JSON, [`Measure::ROWS`], what the last run returned,
+    /// null without a run, and [`Measure::PLAN`], as `EXPLAIN (VERBOSE, FORMAT JSON)` gives it.
+    Timed {
+        /// Where it runs.
+        side: Side,
+        /// What it reads mostly, for the plan a person reads.
+        about: Relation,
+        /// The statement; its columns may be of any type.
+        sql: Sql,
+        /// How often it runs.
+        runs: Runs,
+    },
+}
+
+impl Measure {
+    /// The label of the times of a timed statement.
+    pub const SAMPLES: &'static str = "samples";
+    /// The label of the number of rows of a timed statement.
+    pub const ROWS: &'static str = "rows";
+    /// The label of the plan of a timed statement.
+    pub const PLAN: &'static str = "plan";
+}
+
+/// How often a timed statement runs; not at all where both are 0, and only its plan is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Runs {
+    /// Runs that go before, unmeasured.
+    pub warmup: u32,
+    /// Measured runs.
+    pub measured: u32,
 }
 
 /// An aggregate over the rows of a relation.

@@ -167,6 +167,29 @@ impl Session {
             })
     }
 
+    /// Runs a statement until its last row has arrived: how long that took, and how many there were.
+    pub async fn timed(&mut self, statement: &Sql) -> Result<(Duration, u64), Failure> {
+        use futures_util::TryStreamExt;
+        let begun = std::time::Instant::now();
+        let counted: Result<u64, sqlx::Error> = {
+            let mut stream = sqlx::query(statement)
+                .persistent(false)
+                .fetch(&mut self.connection);
+            let mut rows = 0;
+            loop {
+                match stream.try_next().await {
+                    Ok(Some(_)) => rows += 1,
+                    Ok(None) => break Ok(rows),
+                    Err(error) => break Err(error),
+                }
+            }
+        };
+        match counted {
+            Ok(rows) => Ok((begun.elapsed(), rows)),
+            Err(error) => Err(self.failed(&error, Some(statement)).await),
+        }
+    }
+
     /// The rows of one of Postern's own statements with text parameters.
     pub async fn ask_catalog(
         &mut self,

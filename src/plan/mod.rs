@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::gate::catalog::Side;
-use crate::gate::{Aggregate, Ask, Measure};
+use crate::gate::{Aggregate, Ask, Measure, Runs};
 use crate::sql;
 use crate::sql::{Relation, Sql};
 
@@ -19,8 +19,10 @@ pub struct Step {
     pub side: Side,
     /// The relation it scans.
     pub about: Relation,
-    /// The statement: one row, every column text.
+    /// The statement: one row, every column text, unless it is timed.
     pub sql: Sql,
+    /// How often it runs, where its time is what is asked for.
+    pub timed: Option<Runs>,
     /// The gates that need its answer, by their index.
     pub gates: Vec<usize>,
 }
@@ -76,19 +78,30 @@ pub fn plan<'a>(asks: impl IntoIterator<Item = (usize, &'a Ask)>) -> Plan {
                     about,
                     sql,
                 } => {
-                    let step = plan.steps.len();
-                    plan.steps.push(Step {
+                    let step = Step {
                         side: side.clone(),
                         about: about.clone(),
                         sql: sql.clone(),
+                        timed: None,
                         gates: vec![gate],
-                    });
-                    let bound = plan.bindings.entry(gate).or_default();
-                    bound.extend(labels.iter().enumerate().map(|(column, label)| Binding {
-                        label: label.clone(),
-                        step,
-                        column,
-                    }));
+                    };
+                    plan.add(gate, step, labels.iter().map(String::as_str));
+                }
+                Measure::Timed {
+                    side,
+                    about,
+                    sql,
+                    runs,
+                } => {
+                    let step = Step {
+                        side: side.clone(),
+                        about: about.clone(),
+                        sql: sql.clone(),
+                        timed: Some(*runs),
+                        gates: vec![gate],
+                    };
+                    let labels = [Measure::SAMPLES, Measure::ROWS, Measure::PLAN];
+                    plan.add(gate, step, labels.into_iter());
                 }
             }
         }
@@ -103,6 +116,20 @@ pub fn plan<'a>(asks: impl IntoIterator<Item = (usize, &'a Ask)>) -> Plan {
         });
     }
     plan
+}
+
+impl Plan {
+    /// Adds a statement of its own.
+    fn add<'a>(&mut self, gate: usize, step: Step, labels: impl Iterator<Item = &'a str>) {
+        let index = self.steps.len();
+        self.steps.push(step);
+        let bound = self.bindings.entry(gate).or_default();
+        bound.extend(labels.enumerate().map(|(column, label)| Binding {
+            label: label.to_owned(),
+            step: index,
+            column,
+        }));
+    }
 }
 
 /// One pass over a relation, while it is being filled.
@@ -167,6 +194,7 @@ impl<'a> Scan<'a> {
             ),
             side: first.side.clone(),
             about: first.relation.clone(),
+            timed: None,
             gates: self.gates,
         }
     }

@@ -133,7 +133,10 @@ pub async fn load<'a>(
         .filter(|(other, _)| other == side)
         .map(|(_, relation)| relation)
         .collect();
+    let version = &session.snapshot().server_version;
+    let major = version.split(|c: char| !c.is_ascii_digit()).next();
     let mut catalog = Catalog {
+        server_major: major.and_then(|digits| digits.parse().ok()).unwrap_or(0),
         search_path: SEARCH_PATH
             .iter()
             .map(|schema| (*schema).to_owned())

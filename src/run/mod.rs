@@ -3,6 +3,7 @@
 
 mod catalog;
 mod early;
+mod timed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -437,6 +438,10 @@ impl Round<'_> {
             .sessions
             .get_mut(&step.side)
             .expect("a gate asks only where a session was opened");
+        if let Some(runs) = step.timed {
+            let timed = timed::measure(session, &step.sql, runs).await;
+            return timed.map_err(|failure| failure.error);
+        }
         let rows = session
             .rows(&step.sql, 2)
             .await

@@ -39,7 +39,10 @@ fn told(gate: &GateReport) -> String {
             number(gate.rows_checked)
         )),
     }
-    let mut line = |text: String| out.push_str(&format!("\n--   {}", text.replace('\n', " ")));
+    let mut line = |text: String| {
+        let text = without_times(&text.replace('\n', " "));
+        out.push_str(&format!("\n--   {text}"));
+    };
     line(gate.message.clone());
     for finding in &gate.findings {
         let word = if finding.is_failure { "found" } else { "told" };
@@ -61,6 +64,17 @@ fn told(gate: &GateReport) -> String {
         line(format!("row: {}{what}", key.join(" ")));
     }
     out
+}
+
+/// A measured time is never the same twice: `12.3 ms at` becomes `… ms at`.
+fn without_times(text: &str) -> String {
+    match text.split_once(" ms at percentile") {
+        Some((before, rest)) => {
+            let start = before.rfind(' ').map_or(0, |space| space + 1);
+            format!("{}… ms at percentile{rest}", &before[..start])
+        }
+        None => text.to_owned(),
+    }
 }
 
 /// The lines at the head of a fixture that say what is expected, and the rest.
@@ -121,11 +135,13 @@ async fn outcome(case: &Path, gates: &[Gate]) -> String {
 #[rstest]
 #[case("accepted_values")]
 #[case("completeness")]
+#[case("content_parity")]
 #[case("foreign_key")]
 #[case("freshness")]
 #[case("mock_data")]
 #[case("pattern")]
 #[case("permissions")]
+#[case("query_budget")]
 #[case("range")]
 #[case("relation")]
 #[case("row_count")]
@@ -222,4 +238,111 @@ fn a_fixture_is_what_its_name_says() {
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(!text.contains(": passed"), "{} passes", path.display());
     }
+}
+
+/// Definitions that parse and cannot be meant: what is said of each.
+#[rstest]
+#[case::neither("kind='foreign_key'", "either `table` or `schemas`")]
+#[case::both(
+    "kind='foreign_key'\ntable='t'\nschemas=['s']",
+    "either `table` or `schemas`"
+)]
+#[case::no_target(
+    "kind='foreign_key'\ntable='t'\ncolumns=['a']",
+    "`references` is missing"
+)]
+#[case::match_of_all("kind='foreign_key'\nschemas=['s']\nmatch='full'", "go with `table`")]
+#[case::allow_of_one(
+    "kind='foreign_key'\ntable='t'\ncolumns=['a']\nreferences='u'\nallow=['x']",
+    "`allow` goes with `schemas`"
+)]
+#[case::groups_of_a_map(
+    "kind='row_count_parity'\ngroup_by=['a']\nmap={'a'='b'}",
+    "not with `map`"
+)]
+#[case::no_values(
+    "kind='accepted_values'\ntable='t'\ncolumn='a'",
+    "either `values` or `from`"
+)]
+#[case::no_column(
+    "kind='accepted_values'\ntable='t'\ncolumn='a'\nfrom='lonely'",
+    "expected `schema.table.column`"
+)]
+#[case::no_bound("kind='range'\ntable='t'\ncolumn='a'", "without a bound cannot fail")]
+#[case::no_number(
+    "kind='range'\ntable='t'\ncolumn='a'\nmin=5\nmax=4.9",
+    "no number is in the range"
+)]
+#[case::no_point(
+    "kind='range'\ntable='t'\ncolumn='a'\nmin=5\nmax=5\nmax_exclusive=true",
+    "no number is in the range"
+)]
+#[case::exclusive_nothing(
+    "kind='range'\ntable='t'\ncolumn='a'\nmin=5\nmax_exclusive=true",
+    "`max_exclusive` without `max`"
+)]
+#[case::a_date(
+    "kind='range'\ntable='t'\ncolumn='a'\nmin=2025-01-01",
+    "wrong value for `min`"
+)]
+#[case::two_patterns(
+    "kind='pattern'\ntable='t'\ncolumn='a'\nregex='a'\nlike='a'",
+    "either `regex` or `like`"
+)]
+#[case::no_operator(
+    "kind='relation'\ntable='t'\nleft='a'\nright='b'\nop='=='",
+    "unknown variant `==`"
+)]
+#[case::tolerant_order(
+    "kind='relation'\ntable='t'\nleft='a'\nright='b'\nop='<'\ntolerance=1",
+    "`tolerance` goes with"
+)]
+#[case::less_than_none(
+    "kind='relation'\ntable='t'\nleft='a'\nright='b'\ntolerance=-1",
+    "`-1` is no distance"
+)]
+#[case::no_layout("kind='schema_layout'", "cannot fail")]
+#[case::no_direction("kind='schema_layout'\nflow=['a > b']", "is no direction")]
+#[case::no_roles("kind='permissions'\nschemas=['s']", "missing field `roles`")]
+#[case::table_privilege(
+    "kind='permissions'\nschemas=['s']\nroles={a={'s'=['select']}}",
+    "is a schema and has no privilege `select`"
+)]
+#[case::no_privilege(
+    "kind='permissions'\nschemas=['s']\nroles={a={'s.*'=['read']}}",
+    "unknown variant `read`"
+)]
+#[case::no_query("kind='query_budget'\nbudget='1s'", "either `query` or `file`")]
+#[case::no_limit("kind='query_budget'\nquery='select 1'", "without a limit cannot fail")]
+#[case::two_queries(
+    "kind='query_budget'\nquery='select 1'\nfile='x.sql'\nbudget='1s'",
+    "both `query` and `file`"
+)]
+#[case::no_file(
+    "kind='query_budget'\nfile='nowhere.sql'\nbudget='1s'",
+    "could not read `nowhere.sql`"
+)]
+#[case::late_warning(
+    "kind='query_budget'\nquery='select 1'\nbudget='1s'\nwarn_budget='2s'",
+    "can never fire"
+)]
+#[case::no_percentile(
+    "kind='query_budget'\nquery='select 1'\nbudget='1s'\npercentile=101",
+    "from 1 to 100"
+)]
+#[case::no_runs(
+    "kind='query_budget'\nquery='select 1'\nbudget='1s'\nruns=0",
+    "expected 1 to 1000 runs"
+)]
+fn a_definition_that_cannot_be_meant_is_refused(#[case] fields: &str, #[case] said: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("suite.toml");
+    std::fs::write(&path, format!("[[gate]]\nid='it'\n{fields}\n")).unwrap();
+    let errors = postern::gate::load(&[path], &LoadOptions::default()).unwrap_err();
+    let text: Vec<String> = errors.0.iter().map(|error| error.render(false)).collect();
+    assert!(
+        text.iter().any(|text| text.contains(said)),
+        "{}",
+        text.join("\n")
+    );
 }
