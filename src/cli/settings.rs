@@ -271,7 +271,7 @@ impl Reader<'_> {
         Err(Errors(self.errors))
     }
 
-    fn fields<T: DeserializeOwned + JsonSchema>(
+    fn fields<T: DeserializeOwned + JsonSchema + 'static>(
         &mut self,
         fields: &Table,
         table: DeTable<'_>,

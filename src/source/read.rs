@@ -1,7 +1,9 @@
 //! From a table with spans to a typed value, reporting every wrong field.
 
+use std::any::TypeId;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -88,13 +90,14 @@ impl Table {
 /// Field names come from `T`'s JSON schema, so that they have one home. A wrong field is reported
 /// and taken out, and the rest is read again, until nothing is wrong or a required field is what
 /// is missing (all of those are reported up front).
-pub fn read<T: DeserializeOwned + JsonSchema>(
+pub fn read<T: DeserializeOwned + JsonSchema + 'static>(
     file: &SourceFile,
     fields: &Table,
     table: DeTable<'_>,
     also_known: &[&str],
 ) -> Result<T, Vec<Error>> {
-    let (known, required) = schema_fields::<T>();
+    let names = field_names::<T>();
+    let (known, required) = (&names.known, &names.required);
     let mut errors = Vec::new();
     for (key, (span, _)) in &fields.keys {
         if known.iter().any(|name| name == key) || also_known.contains(&key.as_str()) {
@@ -112,7 +115,7 @@ pub fn read<T: DeserializeOwned + JsonSchema>(
             None => error,
         });
     }
-    for name in &required {
+    for name in required {
         if !fields.keys.contains_key(name) {
             errors.push(file.error(
                 fields.header.clone(),
@@ -181,8 +184,26 @@ fn wrong_value(file: &SourceFile, key: &str, span: Range<usize>, message: &str) 
     }
 }
 
+/// The names of the fields of a type.
+struct FieldNames {
+    known: Vec<String>,
+    required: Vec<String>,
+}
+
+/// The names of all fields and of the required ones; a schema is made once per type, because making
+/// it takes longer than reading a definition.
+fn field_names<T: JsonSchema + 'static>() -> Arc<FieldNames> {
+    static MADE: Mutex<BTreeMap<TypeId, Arc<FieldNames>>> = Mutex::new(BTreeMap::new());
+    // Names are whole whatever panicked while they were held.
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    let names = made
+        .entry(TypeId::of::<T>())
+        .or_insert_with(|| Arc::new(schema_fields::<T>()));
+    Arc::clone(names)
+}
+
 /// The names of all fields and of the required ones, from the JSON schema.
-fn schema_fields<T: JsonSchema>() -> (Vec<String>, Vec<String>) {
+fn schema_fields<T: JsonSchema>() -> FieldNames {
     let schema = schemars::generate::SchemaSettings::default()
         .with(|settings| settings.inline_subschemas = true)
         .into_generator()
@@ -197,8 +218,8 @@ fn schema_fields<T: JsonSchema>() -> (Vec<String>, Vec<String>) {
             _ => Vec::new(),
         }
     };
-    (
-        names(schema.get("properties")),
-        names(schema.get("required")),
-    )
+    FieldNames {
+        known: names(schema.get("properties")),
+        required: names(schema.get("required")),
+    }
 }
