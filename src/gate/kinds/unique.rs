@@ -60,14 +60,19 @@ impl Kind for Unique {
         let names = || self.columns.iter().map(Ident::new);
         let columns = Sql::join(", ", names());
         let present = Sql::join(" and ", names().map(|name| sql!("{} is not null", name)));
+        // Named by place: a column of the table may be called anything.
+        let places = || (0..self.columns.len()).map(|place| Ident::new(format!("c{place}")));
+        let aliases = Sql::join(", ", places().chain([Ident::new("n")]));
         let repeated = sql!(
-            "select {}, count(*) as n from {} where {} group by {} having count(*) > 1",
+            "(select {}, count(*) from {} where {} group by {} having count(*) > 1) d({})",
             columns,
             scope.relation,
             scope.condition(Some(&present)),
-            columns
+            columns,
+            aliases
         );
-        let shown = Sql::join(", ", names().map(|name| sql!("{}::text", name)));
+        let shown = Sql::join(", ", places().map(|name| sql!("d.{}::text", name)));
+        let order = Sql::join(", ", places().map(|name| sql!("d.{}", name)));
         let mut labels = self.columns.clone();
         labels.push("rows".to_owned());
         Ok(Ask {
@@ -79,7 +84,7 @@ impl Kind for Unique {
                     side: scope.side.clone(),
                     about: scope.relation.clone(),
                     sql: sql!(
-                        "select coalesce(sum(n), 0)::text, count(*)::text from ({}) d",
+                        "select coalesce(sum(d.n), 0)::text, count(*)::text from {}",
                         repeated
                     ),
                 },
@@ -90,10 +95,10 @@ impl Kind for Unique {
                 side: scope.side,
                 columns: labels,
                 sql: sql!(
-                    "select {}, n::text from ({}) d order by n desc, {}",
+                    "select {}, d.n::text from {} order by d.n desc, {}",
                     shown,
                     repeated,
-                    columns
+                    order
                 ),
             }],
             ..Ask::default()
