@@ -111,23 +111,22 @@ impl Kind for Freshness {
         };
         if !self.group_by.is_empty() {
             let group = Sql::join(", ", self.group_by.iter().map(Ident::new));
-            // Numbers for names, so that no column of a group is taken for the newest time.
-            let numbered =
-                || (1..=self.group_by.len()).map(|number| Ident::new(number.to_string()));
-            let alias = sql!("g({}, newest)", Sql::join(", ", numbered()));
+            // Named by place: a column of the table may be called anything.
+            let places = || (0..self.group_by.len()).map(|place| Ident::new(format!("c{place}")));
             let grouped = sql!(
-                "select {}, {} filter (where {}) from {} where {} group by {}",
+                "(select {}, {} filter (where {}) from {} where {} group by {}) g({})",
                 group,
                 newest,
                 past,
                 scope.relation,
                 scope.condition(None),
-                group
+                group,
+                Sql::join(", ", places().chain([Ident::new("newest")]))
             );
             let older = |age: Age| {
                 let seconds = u64::try_from(age.0.as_secs()).unwrap_or(u64::MAX);
                 sql!(
-                    "(newest is null or newest::timestamptz < {} - interval '1 second' * {})",
+                    "(g.newest is null or g.newest::timestamptz < {} - interval '1 second' * {})",
                     now,
                     seconds
                 )
@@ -138,14 +137,14 @@ impl Kind for Freshness {
                 side: scope.side.clone(),
                 about: scope.relation.clone(),
                 sql: sql!(
-                    "select count(*)::text, (count(*) filter (where {}))::text, (count(*) filter (where {}))::text from ({}) {}",
+                    "select count(*)::text, (count(*) filter (where {}))::text, (count(*) filter (where {}))::text from {}",
                     older(self.max_age),
                     warn,
-                    grouped,
-                    alias
+                    grouped
                 ),
             });
-            let shown = Sql::join(", ", numbered().map(|name| sql!("{}::text", name)));
+            let shown = Sql::join(", ", places().map(|name| sql!("g.{}::text", name)));
+            let order = Sql::join(", ", places().map(|name| sql!("g.{}", name)));
             let mut columns = self.group_by.clone();
             columns.push("newest".to_owned());
             ask.evidence.push(Evidence {
@@ -154,12 +153,11 @@ impl Kind for Freshness {
                 side: scope.side,
                 columns,
                 sql: sql!(
-                    "select {}, newest::text from ({}) {} where {} order by newest nulls first, {}",
+                    "select {}, g.newest::text from {} where {} order by g.newest nulls first, {}",
                     shown,
                     grouped,
-                    alias,
                     warn,
-                    Sql::join(", ", numbered())
+                    order
                 ),
             });
         }

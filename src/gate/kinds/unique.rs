@@ -58,19 +58,21 @@ impl Kind for Unique {
         table.columns_named(&self.columns)?;
         let scope = scope_of(table, self.r#where.as_ref());
         let names = || self.columns.iter().map(Ident::new);
-        // Numbers for names, so that no column is taken for the count.
-        let numbered = || (1..=self.columns.len()).map(|number| Ident::new(number.to_string()));
-        let alias = sql!("d({}, repeats)", Sql::join(", ", numbered()));
         let columns = Sql::join(", ", names());
         let present = Sql::join(" and ", names().map(|name| sql!("{} is not null", name)));
+        // Named by place: a column of the table may be called anything.
+        let places = || (0..self.columns.len()).map(|place| Ident::new(format!("c{place}")));
+        let aliases = Sql::join(", ", places().chain([Ident::new("n")]));
         let repeated = sql!(
-            "select {}, count(*) from {} where {} group by {} having count(*) > 1",
+            "(select {}, count(*) from {} where {} group by {} having count(*) > 1) d({})",
             columns,
             scope.relation,
             scope.condition(Some(&present)),
-            columns
+            columns,
+            aliases
         );
-        let shown = Sql::join(", ", numbered().map(|name| sql!("{}::text", name)));
+        let shown = Sql::join(", ", places().map(|name| sql!("d.{}::text", name)));
+        let order = Sql::join(", ", places().map(|name| sql!("d.{}", name)));
         let mut labels = self.columns.clone();
         labels.push("rows".to_owned());
         Ok(Ask {
@@ -82,9 +84,8 @@ impl Kind for Unique {
                     side: scope.side.clone(),
                     about: scope.relation.clone(),
                     sql: sql!(
-                        "select coalesce(sum(repeats), 0)::text, count(*)::text from ({}) {}",
-                        repeated,
-                        alias
+                        "select coalesce(sum(d.n), 0)::text, count(*)::text from {}",
+                        repeated
                     ),
                 },
             ],
@@ -94,11 +95,10 @@ impl Kind for Unique {
                 side: scope.side,
                 columns: labels,
                 sql: sql!(
-                    "select {}, repeats::text from ({}) {} order by repeats desc, {}",
+                    "select {}, d.n::text from {} order by d.n desc, {}",
                     shown,
                     repeated,
-                    alias,
-                    Sql::join(", ", numbered())
+                    order
                 ),
             }],
             ..Ask::default()
