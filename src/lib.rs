@@ -3,6 +3,7 @@
 pub mod bench;
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod db;
 pub mod error;
 pub mod gate;
 pub mod migrate;
@@ -14,4 +15,5 @@ pub mod scenario;
 pub mod source;
 pub mod sql;
 
+pub use db::{Migrations, TestDb};
 pub use error::{Error, ErrorKind, Result};

@@ -1,6 +1,8 @@
 //! The command line: one verb, one file.
 
 mod check;
+#[cfg(unix)]
+mod db;
 mod list;
 mod rehearse;
 mod replay;
@@ -29,6 +31,9 @@ struct Arguments {
 enum Command {
     /// Runs gates against a target database.
     Check(check::Arguments),
+    /// Gives a command a fresh, migrated database, then removes it.
+    #[cfg(unix)]
+    Db(db::Arguments),
     /// Lists the gates, the reference of their kinds, or the JSON schema of gate files.
     List(list::Arguments),
     /// Rehearses a scenario on a throwaway Postgres: gates, migrations up, down, up, gates, workload.
@@ -59,6 +64,8 @@ pub fn main() -> ExitCode {
     let result = runtime.block_on(async {
         match arguments.command {
             Command::Check(arguments) => check::run(&arguments).await,
+            #[cfg(unix)]
+            Command::Db(arguments) => db::run(&arguments).await,
             Command::List(arguments) => list::run(&arguments),
             Command::Rehearse(arguments) => rehearse::run(&arguments).await,
             Command::Replay(arguments) => replay::run(&arguments).await,
@@ -81,6 +88,12 @@ fn complain(errors: &Errors) {
         // Nothing is left to tell it to when stderr is gone.
         let _ = writeln!(stderr, "{}\n", error.render(colour));
     }
+}
+
+/// Says something beside the result.
+#[cfg(unix)]
+fn remark(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "note: {text}");
 }
 
 /// Writes to stdout; a reader that has gone (`| head`) is no error.

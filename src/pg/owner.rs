@@ -89,6 +89,11 @@ impl fmt::Display for Owner {
     }
 }
 
+/// A name for this machine, the same in every process.
+pub(crate) fn machine() -> &'static str {
+    &Owner::current().machine
+}
+
 /// 16 hexadecimal digits that nobody can foresee.
 ///
 /// The standard library seeds its hash maps with 128 bits from the operating system; hashing

@@ -281,15 +281,17 @@ fn not_ours(name: &str) -> Error {
 fn new_name(label: &str) -> String {
     let random = random_hex();
     let room = NAME_BYTES_MAX - PREFIX.len() - 1 - random.len();
-    let plain: String = label
-        .chars()
-        .map(|c| match c.to_ascii_lowercase() {
-            c @ ('a'..='z' | '0'..='9') => c,
-            _ => '_',
-        })
-        .take(room)
-        .collect();
+    let plain = plain(label, room);
     format!("{PREFIX}{plain}_{random}")
+}
+
+/// A label in characters that need no quotes, cut to a length.
+pub(crate) fn plain(label: &str, length_max: usize) -> String {
+    let plain = label.chars().map(|c| match c.to_ascii_lowercase() {
+        c @ ('a'..='z' | '0'..='9') => c,
+        _ => '_',
+    });
+    plain.take(length_max).collect()
 }
 
 #[cfg(test)]

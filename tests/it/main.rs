@@ -5,6 +5,7 @@
 
 mod bench;
 mod check;
+mod db;
 mod engines;
 mod migrate;
 mod rehearse;

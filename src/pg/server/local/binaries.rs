@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::folder::Account;
+use super::account::Account;
 use super::shown;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -28,6 +28,7 @@ const PLACES: &[(&str, &str, &str)] = &[
 ];
 
 /// The newest usable pair of programs.
+#[derive(Debug)]
 pub(super) struct Binaries {
     pub(super) folder: PathBuf,
     /// As they state it themselves, for example `15.18` or `18beta1`.
