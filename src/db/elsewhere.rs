@@ -37,7 +37,11 @@ impl Elsewhere {
             Arc::clone(templates.entry(recipe.key().to_owned()).or_default())
         };
         let template = cell
-            .get_or_try_init(|| async { self.make(recipe, "template").await })
+            .get_or_try_init(|| async {
+                let template = self.make(recipe, "template").await?;
+                template.close_to_sessions().await?;
+                Ok(template)
+            })
             .await?;
         self.server.clone_database(template, label).await
     }

@@ -3,12 +3,15 @@
 //! Two recipes of equal content have one name, wherever their files are. Knows how to apply
 //! itself to a connection, and nothing of servers.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 use sqlx::postgres::PgConnection;
 
 use crate::error::{Error, ErrorKind, Errors, Result};
-use crate::migrate::{Migration, Pass, Replayer, Script, ups_of};
+use crate::migrate::{Migration, Pass, Replayer, Script, sql_files, ups_of};
 use crate::pg::{Address, content_key};
 use crate::sql;
 use crate::sql::Ident;
@@ -62,34 +65,132 @@ pub(super) enum Seed {
     Text(String),
 }
 
-/// Everything that a database is made from, read and checked.
+/// Everything that a database is made from, and the name of its content.
+///
+/// Files are split into statements only when a database is made from them, which the first test
+/// does; all others need the name alone.
 #[derive(Clone, Debug)]
 pub(crate) struct Recipe {
+    migrations: Migrations,
     extensions: Vec<String>,
-    migrations: Vec<Migration>,
-    scripts: Vec<Script>,
+    seeds: Vec<Seed>,
     key: String,
 }
 
+/// A recipe as it can be applied.
+struct Parsed {
+    migrations: Vec<Migration>,
+    scripts: Vec<Script>,
+}
+
+/// What tells that a file was not touched.
+type Stamp = Vec<(PathBuf, u64, SystemTime)>;
+
 impl Recipe {
+    /// Reads what there is; a file that this process read before is read again only if it was
+    /// touched.
     pub(super) fn read(
         migrations: &Migrations,
         extensions: &[String],
         seeds: &[Seed],
     ) -> Result<Self> {
-        Self::read_all(migrations, extensions, seeds).map_err(together)
+        static READ: Mutex<BTreeMap<String, (Stamp, String)>> = Mutex::new(BTreeMap::new());
+        let mut recipe = Self {
+            migrations: migrations.clone(),
+            extensions: extensions.to_vec(),
+            seeds: seeds.to_vec(),
+            key: String::new(),
+        };
+        let asked = format!("{recipe:?}");
+        let stamp = recipe.stamp()?;
+        let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
+        recipe.key = match read.get(&asked) {
+            Some((before, key)) if *before == stamp => key.clone(),
+            _ => recipe.content_key()?,
+        };
+        read.insert(asked, (stamp, recipe.key.clone()));
+        Ok(recipe)
     }
 
-    fn read_all(
-        migrations: &Migrations,
-        extensions: &[String],
-        seeds: &[Seed],
-    ) -> Result<Self, Errors> {
+    fn files(&self) -> Result<Vec<PathBuf>> {
+        let mut files = match &self.migrations.0 {
+            Source::None | Source::Text(_) => Vec::new(),
+            Source::Folder(folder) => sql_files(folder)?,
+            Source::Files(files) => files.clone(),
+        };
+        files.retain(|file| !file.to_string_lossy().ends_with(".down.sql"));
+        for seed in &self.seeds {
+            if let Seed::File(file) = seed {
+                files.push(file.clone());
+            }
+        }
+        Ok(files)
+    }
+
+    fn stamp(&self) -> Result<Stamp> {
+        let of = |file: PathBuf| {
+            let meta =
+                std::fs::metadata(&file).map_err(|error| Error::io("read", &file, &error))?;
+            let touched = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+            Ok((file, meta.len(), touched))
+        };
+        self.files()?.into_iter().map(of).collect()
+    }
+
+    fn content_key(&self) -> Result<String> {
+        let mut parts: Vec<Vec<u8>> = vec![FORM.to_vec()];
+        for extension in &self.extensions {
+            parts.extend([b"extension".to_vec(), extension.clone().into_bytes()]);
+        }
+        for file in self.files()? {
+            let name = file.file_name().unwrap_or_default();
+            let text = std::fs::read(&file).map_err(|error| Error::io("read", &file, &error))?;
+            parts.extend([b"file".to_vec(), name.as_encoded_bytes().to_vec(), text]);
+        }
+        let text = match &self.migrations.0 {
+            Source::Text(text) => Some(text),
+            Source::None | Source::Folder(_) | Source::Files(_) => None,
+        };
+        let seeds = self.seeds.iter().filter_map(|seed| match seed {
+            Seed::Text(text) => Some(text),
+            Seed::File(_) => None,
+        });
+        for (kind, text) in text
+            .map(|text| ("migrations", text))
+            .into_iter()
+            .chain(seeds.map(|text| ("seed", text)))
+        {
+            parts.extend([kind.into(), text.clone().into_bytes()]);
+        }
+        // How files and texts follow one another.
+        parts.push(format!("{:?}", self.order()).into_bytes());
+        Ok(content_key(parts.iter().map(Vec::as_slice)))
+    }
+
+    fn order(&self) -> Vec<bool> {
+        let is_file = |seed: &Seed| matches!(seed, Seed::File(_));
+        self.seeds.iter().map(is_file).collect()
+    }
+
+    /// The statements of every file, or all mistakes in them.
+    fn parse(&self) -> Result<Parsed> {
+        let parsed = self.parse_all().map_err(together)?;
+        if self.content_key()? == self.key {
+            return Ok(parsed);
+        }
+        Err(Error::new(
+            ErrorKind::Definition,
+            "the migrations changed while they were read",
+        )
+        .help("try again"))
+    }
+
+    fn parse_all(&self) -> Result<Parsed, Errors> {
         let mut scripts = Vec::new();
-        let mut ups = Vec::new();
-        match &migrations.0 {
+        let mut migrations = Vec::new();
+        match &self.migrations.0 {
             Source::None => {}
-            Source::Folder(folder) => ups = ups_of(folder)?,
+            Source::Folder(folder) => migrations = ups_of(folder)?,
             Source::Files(files) => {
                 for file in files {
                     scripts.push(Script::read(file)?);
@@ -97,27 +198,14 @@ impl Recipe {
             }
             Source::Text(text) => scripts.push(Script::parse(Path::new("migrations"), text)?),
         }
-        for seed in seeds {
+        for seed in &self.seeds {
             scripts.push(match seed {
                 Seed::File(file) => Script::read(file)?,
                 Seed::Text(text) => Script::parse(Path::new("seed"), text)?,
             });
         }
-        let mut parts: Vec<&[u8]> = vec![FORM];
-        for extension in extensions {
-            parts.extend([b"extension".as_slice(), extension.as_bytes()]);
-        }
-        for up in &ups {
-            let transaction: &[u8] = if up.transactional { b"up" } else { b"bare up" };
-            parts.extend([transaction, up.id.as_bytes(), up.up.text().as_bytes()]);
-        }
-        for script in &scripts {
-            parts.extend([b"script".as_slice(), script.text().as_bytes()]);
-        }
-        Ok(Self {
-            key: content_key(parts),
-            extensions: extensions.to_vec(),
-            migrations: ups,
+        Ok(Parsed {
+            migrations,
             scripts,
         })
     }
@@ -133,6 +221,7 @@ impl Recipe {
         connection: &mut PgConnection,
         address: &Address,
     ) -> Result<()> {
+        let parsed = self.parse()?;
         for extension in &self.extensions {
             let create = sql!("create extension {}", Ident::new(extension));
             sqlx::query(&create)
@@ -142,10 +231,10 @@ impl Recipe {
         }
         let mut nobody = ();
         let mut replayer = Replayer::new(connection, address, &mut nobody);
-        for migration in &self.migrations {
+        for migration in &parsed.migrations {
             replayer.apply(migration, Pass::First).await.map_err(help)?;
         }
-        for script in &self.scripts {
+        for script in &parsed.scripts {
             replayer.apply_script(script).await.map_err(help)?;
         }
         Ok(())
@@ -194,7 +283,7 @@ mod tests {
         }
         let of = |folder: &tempfile::TempDir| key(&Migrations::folder(folder.path()), &[], &[]);
         assert_eq!(of(&one), of(&two));
-        std::fs::write(two.path().join("1_a.sql"), "select 2;").unwrap();
+        std::fs::write(two.path().join("1_a.sql"), "select 22;").unwrap();
         assert_ne!(of(&one), of(&two));
     }
 
@@ -218,7 +307,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("one.sql"), "select 1;").unwrap();
         std::fs::write(folder.path().join("2_b.sql"), "select 'x;").unwrap();
-        let error = Recipe::read(&Migrations::folder(folder.path()), &[], &[]).unwrap_err();
+        let recipe = Recipe::read(&Migrations::folder(folder.path()), &[], &[]).unwrap();
+        let error = recipe.parse().map(drop).unwrap_err();
         let shown = error.render(false);
         assert!(
             shown.contains("one.sql") && shown.contains("2_b.sql"),

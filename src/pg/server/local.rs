@@ -69,7 +69,7 @@ struct Ground {
 
 impl Ground {
     fn find(options: &ServerOptions) -> Result<Self> {
-        let binaries = Binaries::find(options.bin_dir.as_deref())?;
+        let binaries = Binaries::find_again(options.bin_dir.as_deref())?;
         let account = Account::for_postgres()?;
         let place = Place::choose(options.data_dir.as_deref(), &account)?;
         Ok(Self {

@@ -63,7 +63,8 @@ listen() {
         nap "$linger"
         # What failed tests kept stays for an hour, what was named for as long as it is named.
         rounds=0
-        while holds "$folder/named" || { holds "$folder/kept" && [ $rounds -lt 1800 ]; }; do
+        while kill -0 $$ 2>/dev/null &&
+            { holds "$folder/named" || { holds "$folder/kept" && [ $rounds -lt 1800 ]; }; }; do
             rounds=$((rounds + 1))
             nap 2
         done

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -82,6 +83,15 @@ impl Folder {
 
     pub(super) fn has_socket(&self) -> bool {
         self.socket().exists()
+    }
+
+    /// Whether somebody answers at the socket. One that is too busy to answer is there.
+    pub(super) fn is_listening(&self) -> bool {
+        use std::io::ErrorKind::{ConnectionRefused, NotFound};
+        match UnixStream::connect(self.socket()) {
+            Ok(_) => true,
+            Err(error) => !matches!(error.kind(), ConnectionRefused | NotFound),
+        }
     }
 
     /// The text of a file in the folder, if it is there.

@@ -282,7 +282,12 @@ impl Search {
         let Some((life_line, guard)) = hold(&path)? else {
             return Ok(None);
         };
-        self.share(located(path), life_line, guard).map(Some)
+        let folder = located(path);
+        if !folder.is_listening() {
+            // Somebody killed it under its supervisor.
+            return Ok(None);
+        }
+        self.share(folder, life_line, guard).map(Some)
     }
 
     fn share(&self, folder: Folder, life_line: File, guard: Lock) -> Result<Share> {
@@ -479,14 +484,11 @@ pub(crate) fn visit_all(options: &ServerOptions) -> Result<Vec<Share>> {
         if let Some((life_line, guard)) = hold(&path)? {
             let place = Place::of(&path);
             let summary = format!("data in {place}");
-            shares.push(Share::new(
-                located(path),
-                place,
-                life_line,
-                guard,
-                summary,
-                "",
-            )?);
+            let folder = located(path);
+            // Somebody may have killed it under its supervisor.
+            if folder.is_listening() {
+                shares.push(Share::new(folder, place, life_line, guard, summary, "")?);
+            }
         }
     }
     Ok(shares)
