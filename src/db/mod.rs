@@ -261,16 +261,9 @@ impl TestDbBuilder {
     pub async fn build(self) -> Result<TestDb> {
         keeper::run(async move {
             let recipe = Arc::new(self.recipe()?);
-            match self.server.engine {
+            match self.is_for_a_host() {
                 #[cfg(unix)]
-                EngineChoice::Auto | EngineChoice::Local => match self.on_host(&recipe).await {
-                    Err(error) if self.may_go_elsewhere(&error) => {
-                        self.elsewhere(&recipe).await.map_err(|other| {
-                            other.note(format!("no shared server: {}", error.one_line()))
-                        })
-                    }
-                    result => result,
-                },
+                true => self.on_host(&recipe).await,
                 _ => self.elsewhere(&recipe).await,
             }
         })
@@ -302,12 +295,20 @@ impl TestDbBuilder {
         Recipe::read(&self.migrations, &self.extensions, &self.seeds)
     }
 
-    /// Whether it is this machine that has no Postgres, not the migrations that are wrong.
+    /// Whether this machine's own programs are to be used. Only where there are none, others are
+    /// tried: a full disk is no reason to start a container.
     #[cfg(unix)]
-    fn may_go_elsewhere(&self, error: &Error) -> bool {
-        self.server.engine == EngineChoice::Auto
-            && error.kind() == ErrorKind::Engine
-            && error.sqlstate().is_none()
+    fn is_for_a_host(&self) -> bool {
+        match self.server.engine {
+            EngineChoice::Local => true,
+            EngineChoice::Auto => crate::pg::shared::has_programs(&self.server),
+            EngineChoice::Docker | EngineChoice::Url => false,
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn is_for_a_host(&self) -> bool {
+        false
     }
 
     #[cfg(unix)]
@@ -437,7 +438,7 @@ impl Drop for TestDb {
             (Home::Elsewhere(_, database), true) => {
                 drop(database.take());
                 tell(&format!(
-                    "postern: the test's database is kept until this process ends:\n  psql '{url}'"
+                    "postern: the test's database is kept until this process or its server ends:\n  psql '{url}'"
                 ));
                 Ok(())
             }

@@ -7,7 +7,7 @@ mod sandbox;
 
 use std::process::Command;
 
-use postern::pg::ServerOptions;
+use postern::pg::{EngineChoice, ServerOptions};
 use postern::{Migrations, TestDb};
 use rstest::{fixture, rstest};
 
@@ -152,6 +152,46 @@ async fn a_template_is_closed_while_it_is_copied() {
     for (name, is_template, allows) in templates {
         assert!(is_template && !allows, "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_named_server_serves_test_databases_too() {
+    let maintenance = crate::support::server().await.maintenance().clone();
+    let options = ServerOptions {
+        engine: EngineChoice::Url,
+        url: Some(maintenance),
+        ..ServerOptions::default()
+    };
+    let build = || {
+        TestDb::builder(migrations())
+            .server(options.clone())
+            .build()
+    };
+    let (one, two) = (build().await.unwrap(), build().await.unwrap());
+    add_player(&one, 1).await;
+    assert_eq!((players(&one).await, players(&two).await), (1, 0));
+    let name = one.name().to_owned();
+    drop(one);
+    assert!(!is_beside(&two, &name).await);
+}
+
+#[rstest]
+#[case::data("POSTERN_DATA", "/nowhere/at/all")]
+#[case::programs("POSTERN_PG_BIN", "/nowhere/at/all")]
+fn what_was_named_is_not_replaced(#[case] variable: &str, #[case] folder: &str) {
+    let sandbox = Sandbox::new();
+    let output = sandbox
+        .command(env!("CARGO_BIN_EXE_postern"))
+        .args(["db", "--", "true"])
+        .env(variable, folder)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(
+        said.contains(&format!("error: {variable} is `{folder}`")),
+        "{said}"
+    );
 }
 
 #[tokio::test]

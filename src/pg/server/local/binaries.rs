@@ -71,6 +71,11 @@ impl Binaries {
             })
     }
 
+    /// Whether the environment names a folder.
+    pub(super) fn is_named() -> bool {
+        std::env::var_os(VARIABLE).is_some_and(|value| !value.is_empty())
+    }
+
     /// The same, without running any program where nothing changed since the last time.
     pub(super) fn find_again(given: Option<&Path>) -> Result<Self> {
         let Ok(programs) = Cache::open().and_then(|cache| cache.folder("programs")) else {

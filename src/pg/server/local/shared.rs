@@ -22,6 +22,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::Mode;
 
 use super::account::Account;
+use super::binaries::Binaries;
 use super::cluster::Cluster;
 use super::folder::{self, Folder};
 use super::place::Place;
@@ -464,6 +465,11 @@ fn folders(place: &Place, account: &Account) -> Vec<PathBuf> {
         .map(|entry| entry.path())
         .filter(|path| account.owns(path))
         .collect()
+}
+
+/// Whether there are Postgres programs here, or somebody said which to use.
+pub(crate) fn has_programs(options: &ServerOptions) -> bool {
+    options.bin_dir.is_some() || Binaries::is_named() || Binaries::find_again(None).is_ok()
 }
 
 /// A part in every server of this user and this cache that runs, after what nobody uses was
