@@ -111,6 +111,34 @@ fn a_server_and_its_supervisor_that_are_killed_are_replaced_and_swept() {
     sandbox.assert_goes();
 }
 
+#[test]
+fn what_a_restart_of_the_machine_leaves_confuses_nobody() {
+    let sandbox = Sandbox::new();
+    sandbox.child("where").told();
+    sandbox.assert_goes();
+    // The pointer leads to a folder that was in memory, or to one that nobody supervises.
+    let pointer = std::fs::read_dir(sandbox.cache.path().join("servers"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_none())
+        .unwrap();
+    let gone = std::path::PathBuf::from(std::fs::read_to_string(&pointer).unwrap());
+    sandbox.child("where").told();
+    sandbox.assert_goes();
+    std::fs::create_dir_all(gone.join("data")).unwrap();
+    std::fs::set_permissions(&gone, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    if nix::unistd::Uid::effective().is_root() {
+        let account = nix::unistd::User::from_name("postgres").unwrap().unwrap();
+        nix::unistd::chown(&gone, Some(account.uid), Some(account.gid)).unwrap();
+    }
+    std::fs::write(gone.join("guard"), "").unwrap();
+    nix::unistd::mkfifo(&gone.join("life"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    std::fs::write(&pointer, gone.to_string_lossy().as_bytes()).unwrap();
+    sandbox.child("where").told();
+    assert!(!gone.exists(), "{}", gone.display());
+    sandbox.assert_goes();
+}
+
 /// The child's side: as many databases as it is told, each alone.
 pub(super) async fn many() {
     let count: i32 = std::env::var("POSTERN_TEST_COUNT")

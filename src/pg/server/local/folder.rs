@@ -178,7 +178,7 @@ fn is_abandoned(folder: &Path) -> bool {
 }
 
 /// Whether the supervisor still works there; removing what it works on leaves shared memory.
-pub(super) fn is_supervised(folder: &Path) -> bool {
+fn is_supervised(folder: &Path) -> bool {
     let Some(pid) = fs::read_to_string(folder.join(SUPERVISOR))
         .ok()
         .and_then(|text| text.trim().parse::<i32>().ok())
