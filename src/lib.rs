@@ -12,6 +12,7 @@ pub mod audit;
 pub mod bench;
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod db;
 pub mod error;
 pub mod gate;
 pub mod migrate;
@@ -23,4 +24,5 @@ pub mod scenario;
 pub mod source;
 pub mod sql;
 
+pub use db::{Migrations, TestDb};
 pub use error::{Error, ErrorKind, Result};

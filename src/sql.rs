@@ -29,9 +29,13 @@ pub struct Sql(String);
 /// Builds [`Sql`] from a literal and embeddable pieces, with the syntax of `format!`'s `{}`.
 #[macro_export]
 macro_rules! sql {
-    ($text:literal $(, $piece:expr)* $(,)?) => {
-        $crate::sql::Sql::assemble(format_args!($text $(, $crate::sql::Piece::new(&$piece))*))
-    };
+    ($text:literal $(, $piece:expr)* $(,)?) => {{
+        // A statement of its own: what it borrows ends here, so that a future that awaits the
+        // whole expression can go to another thread.
+        let sql =
+            $crate::sql::Sql::assemble(format_args!($text $(, $crate::sql::Piece::new(&$piece))*));
+        sql
+    }};
 }
 
 impl Sql {

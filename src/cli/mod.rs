@@ -2,6 +2,8 @@
 
 mod audit;
 mod check;
+#[cfg(unix)]
+mod db;
 mod definitions;
 mod list;
 mod record;
@@ -96,6 +98,9 @@ enum Command {
     Audit(audit::Arguments),
     /// Runs gates against a target database.
     Check(check::Arguments),
+    /// Gives a command a fresh, migrated database, then removes it.
+    #[cfg(unix)]
+    Db(db::Arguments),
     /// Lists the gates, the reference of their kinds, or the JSON schema of gate files.
     List(list::Arguments),
     /// Writes the results of a check into a table, over a connection of its own.
@@ -130,6 +135,8 @@ pub fn main() -> ExitCode {
         match arguments.command {
             Command::Audit(arguments) => audit::run(&arguments, &settings).await,
             Command::Check(arguments) => check::run(&arguments, &settings).await,
+            #[cfg(unix)]
+            Command::Db(arguments) => db::run(&arguments, &settings).await,
             Command::List(arguments) => list::run(&arguments, &settings),
             Command::Record(arguments) => record::run(&arguments).await,
             Command::Rehearse(arguments) => rehearse::run(&arguments, &settings).await,
@@ -180,6 +187,12 @@ fn complain(errors: &Errors) {
 fn is_coloured(stream: &impl IsTerminal) -> bool {
     let is_off = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     stream.is_terminal() && !is_off && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Says something beside the result.
+#[cfg(unix)]
+fn remark(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "note: {text}");
 }
 
 /// Writes to stdout; a reader that has gone (`| head`) is no error.

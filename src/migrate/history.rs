@@ -47,6 +47,10 @@ pub struct Migration {
 impl History {
     /// Reads a folder. All mistakes found are reported together, in the order of the file names.
     pub fn discover(folder: &Path) -> Result<Self, Errors> {
+        Self::read(folder, Downs::Required)
+    }
+
+    fn read(folder: &Path, downs: Downs) -> Result<Self, Errors> {
         let mut errors = Errors::default();
         let mut found: BTreeMap<u64, Found> = BTreeMap::new();
         for file in sql_files(folder)? {
@@ -64,7 +68,7 @@ impl History {
         }
         let mut migrations = Vec::new();
         for found in found.into_values() {
-            match found.check() {
+            match found.check(downs) {
                 Ok(migration) => migrations.push(migration),
                 Err(more) => errors.0.extend(more.0),
             }
@@ -94,6 +98,24 @@ impl History {
                 || named.parse() == Ok(migration.version)
         })
     }
+}
+
+/// The ups of a folder in order, for somebody who takes nothing back. An empty folder has none.
+pub(crate) fn ups_of(folder: &Path) -> Result<Vec<Migration>, Errors> {
+    if sql_files(folder)?.is_empty() {
+        return Ok(Vec::new());
+    }
+    let history = History::read(folder, Downs::Ignored)?;
+    Ok(history.migrations)
+}
+
+/// What is asked of the downs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Downs {
+    /// Every up has one, or says why not.
+    Required,
+    /// They are not read.
+    Ignored,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,15 +185,18 @@ impl Found {
         }
     }
 
-    fn check(mut self) -> Result<Migration, Errors> {
+    fn check(mut self, downs: Downs) -> Result<Migration, Errors> {
         let mut errors = Errors::default();
+        if downs == Downs::Ignored {
+            self.downs.clear();
+        }
         self.check_names(&mut errors);
         let up = collect(&mut errors, self.ups.first(), Part::read);
         let down = collect(&mut errors, self.downs.first(), Part::read);
         for other in self.ups.iter().skip(1).chain(self.downs.iter().skip(1)) {
             collect(&mut errors, Some(other), Part::read);
         }
-        if let (Some(up), Some((_, file))) = (&up, self.ups.first()) {
+        if let (Some(up), Some((_, file)), Downs::Required) = (&up, self.ups.first(), downs) {
             check_pair(up, file, &self.downs, &mut errors);
         }
         if let Some(Part {

@@ -24,6 +24,7 @@ mod script;
 mod shape;
 
 pub use contents::{Contents, ContentsDifference, SequenceState, TableContents};
+pub(crate) use history::ups_of;
 pub use history::{History, Migration};
 pub use prove::{Finding, Problem, Replay};
 pub use replay::{Direction, LockMode, Options, Pass, Progress, Replayer, Step, TableLock};

@@ -145,6 +145,33 @@ impl Address {
         url.to_string()
     }
 
+    /// What any client finds its way by: `DATABASE_URL` and the variables of libpq.
+    ///
+    /// There is always a password, because some clients insist on one; it is not masked.
+    pub fn environment(&self) -> [(&'static str, std::ffi::OsString); 6] {
+        let host = match self.options.get_socket() {
+            Some(socket) => socket.as_os_str().to_owned(),
+            None => self.options.get_host().into(),
+        };
+        let url = self.options.to_url_lossy();
+        let password = url.password().map_or_else(
+            || "postern".to_owned(),
+            |password| {
+                percent_decode_str(password)
+                    .decode_utf8_lossy()
+                    .into_owned()
+            },
+        );
+        [
+            ("DATABASE_URL", self.to_secret_url().into()),
+            ("PGHOST", host),
+            ("PGPORT", self.options.get_port().to_string().into()),
+            ("PGUSER", self.options.get_username().into()),
+            ("PGDATABASE", self.database().into()),
+            ("PGPASSWORD", password.into()),
+        ]
+    }
+
     /// `text` without this address's secrets and without the password of any database URL or
     /// `password=` setting in it.
     ///

@@ -1,6 +1,8 @@
 //! The outside world: addresses, sessions, throwaway servers.
 
 mod address;
+mod cache;
+mod lock;
 mod owner;
 mod server;
 mod session;
@@ -8,6 +10,12 @@ mod throwaway;
 
 pub(crate) use address::error_position;
 pub use address::{Address, mask};
+pub(crate) use cache::{Cache, key as content_key, write_whole};
+pub(crate) use lock::{Lock, is_held};
+pub(crate) use owner::{machine, random_hex};
+#[cfg(unix)]
+pub(crate) use server::local::{help_for_room, shared};
 pub use server::{EngineChoice, Server, ServerOptions};
 pub use session::{Failure, Limits, SEARCH_PATH, Session, Snapshot};
 pub use throwaway::Database;
+pub(crate) use throwaway::{close, connect, end_sessions, execute, plain};

@@ -65,6 +65,42 @@ impl Owner {
         })
     }
 
+    /// This owner in few plain characters, for names.
+    pub(crate) fn tag(&self) -> String {
+        let boot = &hash(&self.boot)[..4];
+        format!(
+            "{}{boot}p{:x}s{:x}",
+            self.tag_of_machine(),
+            self.pid,
+            self.start
+        )
+    }
+
+    fn tag_of_machine(&self) -> String {
+        hash(&format!("{}\n{}", self.machine, self.space))[..8].to_owned()
+    }
+
+    /// Whether a tag is that of a process which has certainly ended; not where the tag does not
+    /// tell enough.
+    pub(crate) fn is_tag_gone(tag: &str) -> bool {
+        let here = Self::current();
+        let own = here.tag_of_machine();
+        let parts = || {
+            let rest = tag.strip_prefix(&*own)?;
+            let (boot, process) = rest.split_once('p')?;
+            let (pid, start) = process.split_once('s')?;
+            let pid = u32::from_str_radix(pid, 16).ok()?;
+            Some((boot, pid, u64::from_str_radix(start, 16).ok()?))
+        };
+        let Some((boot, pid, start)) = parts() else {
+            return false;
+        };
+        if boot != &hash(&here.boot)[..4] {
+            return here.is_machine_known && !here.boot.is_empty();
+        }
+        !is_running(pid, start)
+    }
+
     /// Whether that process has certainly ended: it ran on this machine and is no more.
     pub(crate) fn is_gone(&self) -> bool {
         let here = Self::current();
@@ -87,6 +123,11 @@ impl fmt::Display for Owner {
             self.host, self.machine, self.boot, self.space, self.pid, self.start
         )
     }
+}
+
+/// A name for this machine, the same in every process.
+pub(crate) fn machine() -> &'static str {
+    &Owner::current().machine
 }
 
 /// 16 hexadecimal digits that nobody can foresee.
@@ -172,6 +213,17 @@ mod tests {
         let text = format!("postern throwaway {owner}");
         assert_eq!(Owner::parse(&text).as_ref(), Some(owner));
         assert_eq!(Owner::parse("host=x pid=1"), None);
+    }
+
+    #[test]
+    fn a_tag_tells_whether_its_process_is_gone() {
+        let mut owner = Owner::current().clone();
+        assert!(!Owner::is_tag_gone(&owner.tag()));
+        owner.pid = i32::MAX as u32 - 1;
+        assert!(Owner::is_tag_gone(&owner.tag()));
+        owner.machine = "another".into();
+        assert!(!Owner::is_tag_gone(&owner.tag()));
+        assert!(!Owner::is_tag_gone("my_own_database"));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 #[cfg(feature = "docker")]
 mod docker;
 #[cfg(unix)]
-mod local;
+pub(in crate::pg) mod local;
 mod url;
 
 use std::fmt;
@@ -90,6 +90,9 @@ pub struct ServerOptions {
     pub bin_dir: Option<PathBuf>,
     /// For `docker`: the image; otherwise `POSTERN_DOCKER_IMAGE`, then the pinned one.
     pub image: Option<String>,
+    /// For `local`: the folder for the data; otherwise `POSTERN_DATA`, then a RAM disk with room,
+    /// then the temporary folder.
+    pub data_dir: Option<PathBuf>,
     /// Server settings, name and value, on top of Postern's own. Not for `url`.
     pub settings: Vec<(String, String)>,
 }

@@ -129,6 +129,18 @@ impl Database {
         Err(not_ours(&name))
     }
 
+    /// Closes the database to sessions for good, so that none can keep it from being cloned.
+    pub(crate) async fn close_to_sessions(&self) -> Result<()> {
+        let mut session = connect(&self.maintenance).await?;
+        let close_it = sql!(
+            "alter database {} with allow_connections false",
+            Ident::new(self.name())
+        );
+        execute(&mut session, &self.maintenance, &close_it).await?;
+        close(session).await;
+        Ok(())
+    }
+
     /// Sets settings that every later session on the database begins with.
     pub async fn configure(&self, settings: &BTreeMap<String, String>) -> Result<()> {
         let mut session = self.connect().await?;
@@ -197,6 +209,22 @@ pub(crate) async fn remove_marked(
     if !is_marked(session, address, name).await? {
         return Err(not_ours(name));
     }
+    remove(session, address, name).await
+}
+
+/// Removes one that was never marked, because whoever made it was killed before it came to that.
+pub(crate) async fn remove_unmarked(
+    session: &mut PgConnection,
+    address: &Address,
+    name: &str,
+) -> Result<()> {
+    match is_of_gone_owner(name) {
+        true => remove(session, address, name).await,
+        false => Err(not_ours(name)),
+    }
+}
+
+async fn remove(session: &mut PgConnection, address: &Address, name: &str) -> Result<()> {
     end_sessions(session, address, name).await?;
     let drop = sql!("drop database if exists {}", Ident::new(name));
     match execute(session, address, &drop).await {
@@ -277,19 +305,32 @@ fn not_ours(name: &str) -> Error {
     .help("Postern writes only to databases that it created itself in the same run")
 }
 
-/// `postern_`, the label in plain characters, and a random part.
+/// `postern_`, the label in plain characters, whose it is, and a random part.
+///
+/// Its owner is in the name because the mark follows the database by a moment: whoever is killed
+/// in between leaves one that is known by its name alone.
 fn new_name(label: &str) -> String {
-    let random = random_hex();
-    let room = NAME_BYTES_MAX - PREFIX.len() - 1 - random.len();
-    let plain: String = label
-        .chars()
-        .map(|c| match c.to_ascii_lowercase() {
-            c @ ('a'..='z' | '0'..='9') => c,
-            _ => '_',
-        })
-        .take(room)
-        .collect();
-    format!("{PREFIX}{plain}_{random}")
+    let tail = format!("{}_{}", Owner::current().tag(), &random_hex()[..6]);
+    let room = NAME_BYTES_MAX - PREFIX.len() - 1 - tail.len();
+    let plain = plain(label, room);
+    format!("{PREFIX}{plain}_{tail}")
+}
+
+/// Whether a name was given by a process that has certainly ended.
+pub(crate) fn is_of_gone_owner(name: &str) -> bool {
+    let mut parts = name.rsplit('_');
+    // The random part, then the owner.
+    let tag = parts.nth(1);
+    name.starts_with(PREFIX) && tag.is_some_and(Owner::is_tag_gone)
+}
+
+/// A label in characters that need no quotes, cut to a length.
+pub(crate) fn plain(label: &str, length_max: usize) -> String {
+    let plain = label.chars().map(|c| match c.to_ascii_lowercase() {
+        c @ ('a'..='z' | '0'..='9') => c,
+        _ => '_',
+    });
+    plain.take(length_max).collect()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 mod audit;
 mod bench;
 mod check;
+mod db;
 mod engines;
 mod exit_codes;
 mod fragmentation;

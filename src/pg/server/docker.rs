@@ -25,7 +25,7 @@ use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, ImageExt, TestcontainersError};
 use tokio::io::AsyncWrite;
 
-use self::image::{PORT, Postgres};
+use self::image::{HELD, PORT, Postgres};
 use super::{Engine, EngineChoice, Pending, ServerOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::Address;
@@ -50,8 +50,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const GONE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Runs inside the container until its standard input closes; then ends process 1, which is
-/// Postgres once the image's entry point has made room for it.
-const LIFE_LINE: &str = "read -r _; while kill -QUIT 1; do sleep 1; done";
+/// Postgres once the image's entry point has made room for it. `$0` says that it is held.
+const LIFE_LINE: &str = ": >\"$0\"; read -r _; while kill -QUIT 1; do sleep 1; done";
 
 pub(super) struct Docker {
     session: Session,
@@ -355,7 +355,7 @@ async fn hold_life_line(client: &Client, id: &str) -> Option<Mutex<LifeLine>> {
             id,
             CreateExecOptions {
                 attach_stdin: Some(true),
-                cmd: Some(vec!["sh", "-c", LIFE_LINE]),
+                cmd: Some(vec!["sh", "-c", LIFE_LINE, HELD]),
                 user: Some("root"),
                 ..CreateExecOptions::default()
             },

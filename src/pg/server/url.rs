@@ -72,19 +72,27 @@ async fn sweep(address: &Address) -> Result<()> {
          pg_catalog.shobj_description(oid, 'pg_database') \
          from pg_catalog.pg_database d \
          where datname like 'postern\\_%' \
-         and pg_catalog.shobj_description(oid, 'pg_database') is not null \
          and not exists (select from pg_catalog.pg_stat_activity a where a.datid = d.oid) \
          order by 1";
     let mut session = throwaway::connect(address).await?;
-    let found: Vec<(String, String)> = sqlx::query_as(ASK)
+    let found: Vec<(String, Option<String>)> = sqlx::query_as(ASK)
         .fetch_all(&mut session)
         .await
         .map_err(|error| address.error(&error).with_sql(ASK))?;
     for (name, comment) in found {
-        let is_abandoned = comment.starts_with(throwaway::MARK)
-            && Owner::parse(&comment).is_some_and(|owner| owner.is_gone());
-        if is_abandoned {
-            let _ = throwaway::remove_marked(&mut session, address, &name).await;
+        match comment {
+            Some(comment) => {
+                let is_abandoned = comment.starts_with(throwaway::MARK)
+                    && Owner::parse(&comment).is_some_and(|owner| owner.is_gone());
+                if is_abandoned {
+                    let _ = throwaway::remove_marked(&mut session, address, &name).await;
+                }
+            }
+            // Its maker was killed between making and marking it, or somebody took the mark away.
+            None if throwaway::is_of_gone_owner(&name) => {
+                let _ = throwaway::remove_unmarked(&mut session, address, &name).await;
+            }
+            None => {}
         }
     }
     throwaway::close(session).await;

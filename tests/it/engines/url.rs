@@ -130,7 +130,16 @@ async fn only_marked_databases_of_dead_owners_are_swept() {
         };
         sqlx::query(comment).execute(&mut session).await.unwrap();
     }
+    // What a process leaves that is killed before it marks what it made.
+    let halfway = dead.name().replace(
+        &format!("p{:x}s", std::process::id()),
+        &format!("p{:x}s", 2_147_483_646),
+    );
+    let halfway = halfway.replace("_dead_", "_half_");
+    let create = sql!("create database {}", Ident::new(&*halfway));
+    sqlx::query(create).execute(&mut session).await.unwrap();
     let next = Server::start(&options(&address)).await.unwrap();
+    assert!(!exists(&halfway).await);
     assert!(exists(living.name()).await);
     assert!(!exists(dead.name()).await);
     assert!(exists(elsewhere.name()).await);

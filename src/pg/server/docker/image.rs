@@ -19,6 +19,14 @@ pub(super) const PORT: ContainerPort = ContainerPort::Tcp(5432);
 
 const MEMORY: &str = "/postern";
 
+/// Appears in a container once its owner holds the stream that ends it.
+pub(super) const HELD: &str = "/postern/held";
+
+/// Starts the image's own entry point, and ends the container if nobody holds it within a minute:
+/// its owner was killed before it came to that.
+const GUARD: &str = "(n=0; until [ -e /postern/held ]; do sleep 1; n=$((n + 1)); \
+     [ $n -lt 60 ] || while kill -QUIT 1; do sleep 1; done; done) & exec docker-entrypoint.sh \"$@\"";
+
 /// Without fsync and autovacuum, as the `local` engine; see there for why.
 const SETTINGS: &[&str] = &[
     "fsync=off",
@@ -120,7 +128,9 @@ impl Image for Postgres {
     }
 
     fn cmd(&self) -> impl IntoIterator<Item = impl Into<Cow<'_, str>>> {
-        &self.arguments
+        ["sh", "-c", GUARD, "postern"]
+            .into_iter()
+            .chain(self.arguments.iter().map(String::as_str))
     }
 
     fn expose_ports(&self) -> &[ContainerPort] {

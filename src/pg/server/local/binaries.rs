@@ -1,12 +1,14 @@
 //! Where this machine keeps `initdb` and `postgres`.
 
 use std::ffi::OsStr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::folder::Account;
+use super::account::Account;
 use super::shown;
 use crate::error::{Error, ErrorKind, Result};
+use crate::pg::cache::{self, Cache};
 
 /// Names the folder with the programs, ahead of every search.
 const VARIABLE: &str = "POSTERN_PG_BIN";
@@ -28,6 +30,7 @@ const PLACES: &[(&str, &str, &str)] = &[
 ];
 
 /// The newest usable pair of programs.
+#[derive(Debug)]
 pub(super) struct Binaries {
     pub(super) folder: PathBuf,
     /// As they state it themselves, for example `15.18` or `18beta1`.
@@ -66,6 +69,56 @@ impl Binaries {
                     "install a Postgres server (Debian: `apt-get install postgresql`), or name its folder in {VARIABLE}"
                 ))
             })
+    }
+
+    /// Whether the environment names a folder.
+    pub(super) fn is_named() -> bool {
+        std::env::var_os(VARIABLE).is_some_and(|value| !value.is_empty())
+    }
+
+    /// The same, without running any program where nothing changed since the last time.
+    pub(super) fn find_again(given: Option<&Path>) -> Result<Self> {
+        let Ok(programs) = Cache::open().and_then(|cache| cache.folder("programs")) else {
+            return Self::find(given);
+        };
+        let path = std::env::var_os("PATH");
+        let mut looked = vec![format!("{:?}", (given, std::env::var_os(VARIABLE)))];
+        let folders: Vec<PathBuf> = given
+            .map(Path::to_owned)
+            .into_iter()
+            .chain(places(path.as_deref()))
+            .collect();
+        for folder in folders {
+            for program in ["postgres", "pg_config"] {
+                let file = folder.join(program);
+                looked.push(format!("{file:?} {:?}", stamp(&file)));
+            }
+        }
+        let key = cache::key(looked.iter().map(String::as_bytes));
+        let file = programs.join(key);
+        if let Some(known) = Self::remembered(&file) {
+            return Ok(known);
+        }
+        let found = Self::find(given)?;
+        if let Some(folder) = found.folder.to_str() {
+            let stamp = stamp(&found.postgres()).unwrap_or_default();
+            // Without it the next start looks again.
+            let _ = cache::write_whole(&file, &format!("{}\n{stamp}\n{folder}", found.version));
+        }
+        Ok(found)
+    }
+
+    fn remembered(file: &Path) -> Option<Self> {
+        let text = std::fs::read_to_string(file).ok()?;
+        let mut lines = text.splitn(3, '\n');
+        let version = lines.next()?.to_owned();
+        let before = lines.next()?;
+        let found = Self {
+            folder: lines.next()?.into(),
+            version,
+        };
+        let is_same = stamp(&found.postgres()).is_some_and(|now| now == before);
+        (is_same && found.initdb().is_file()).then_some(found)
     }
 
     fn named(folder: &Path, by: &str) -> Result<Self> {
@@ -144,6 +197,39 @@ fn candidates(path: Option<&OsStr>) -> Vec<PathBuf> {
         .map(|path| std::env::split_paths(path).collect())
         .unwrap_or_default();
     folders.extend(pg_config_folder());
+    folders.extend(usual_places());
+    let mut seen = Vec::new();
+    for folder in folders.iter().filter(|folder| folder.is_absolute()) {
+        let real = behind_links(folder);
+        if !seen.contains(&real) {
+            seen.push(real);
+        }
+    }
+    seen
+}
+
+/// The folders that are looked at without running anything.
+fn places(path: Option<&OsStr>) -> Vec<PathBuf> {
+    let mut folders: Vec<PathBuf> = path
+        .map(|path| std::env::split_paths(path).collect())
+        .unwrap_or_default();
+    folders.extend(usual_places());
+    folders
+}
+
+/// Changes when a program is replaced; `None` where there is none.
+fn stamp(file: &Path) -> Option<String> {
+    let meta = std::fs::metadata(file).ok()?;
+    Some(format!(
+        "{} {}.{}",
+        meta.len(),
+        meta.mtime(),
+        meta.mtime_nsec()
+    ))
+}
+
+fn usual_places() -> Vec<PathBuf> {
+    let mut folders = Vec::new();
     for (parent, prefix, rest) in PLACES {
         let Ok(entries) = std::fs::read_dir(parent) else {
             continue;
@@ -156,14 +242,7 @@ fn candidates(path: Option<&OsStr>) -> Vec<PathBuf> {
         found.sort();
         folders.append(&mut found);
     }
-    let mut seen = Vec::new();
-    for folder in folders.iter().filter(|folder| folder.is_absolute()) {
-        let real = behind_links(folder);
-        if !seen.contains(&real) {
-            seen.push(real);
-        }
-    }
-    seen
+    folders
 }
 
 /// The folder that the programs really live in: packages put links to them elsewhere.

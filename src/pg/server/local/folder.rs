@@ -1,14 +1,13 @@
-//! The private folder of a local server, and the account that owns it.
+//! The private folder of a local server.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::time::Duration;
 
-use nix::unistd::{Gid, Uid, User};
-
-use super::shown;
+use super::account::Account;
+use super::place::{Place, help_for_room};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::owner::Owner;
 
@@ -20,8 +19,8 @@ const OWNER: &str = "owner";
 /// Holds the number of the supervisor's process.
 const SUPERVISOR: &str = "supervisor";
 
-/// A RAM disk with less room than this is left to others: Docker gives containers 64 MB.
-const ROOM_BYTES_MIN: u64 = 256 * 1024 * 1024;
+/// Between making a folder and signing it lie microseconds.
+pub(super) const UNSIGNED_TIME: Duration = Duration::from_secs(60);
 
 /// The shortest limit of a socket's path among the systems (macOS; Linux has 108).
 const SOCKET_PATH_BYTES_MAX: usize = 103;
@@ -29,105 +28,53 @@ const SOCKET_PATH_BYTES_MAX: usize = 103;
 /// What Postgres appends to the socket folder.
 const SOCKET: &str = ".s.PGSQL.5432";
 
-/// Who runs Postgres.
-pub(super) struct Account {
-    uid: Uid,
-    gid: Gid,
-    /// The unprivileged user that root hands over to; `None` when nothing changes.
-    pub(super) name: Option<String>,
-}
-
-impl Account {
-    /// This process's own account; for root, whom Postgres refuses, `postgres` or `nobody`.
-    pub(super) fn for_postgres() -> Result<Self> {
-        let uid = Uid::effective();
-        if !uid.is_root() {
-            return Ok(Self {
-                uid,
-                gid: Gid::effective(),
-                name: None,
-            });
-        }
-        ["postgres", "nobody"]
-            .into_iter()
-            .find_map(|name| User::from_name(name).ok().flatten())
-            .map(|user| Self {
-                uid: user.uid,
-                gid: user.gid,
-                name: Some(user.name),
-            })
-            .ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Engine,
-                    "Postgres refuses to run as root, and there is no user `postgres` or `nobody`",
-                )
-                .help("create a user `postgres`, or start Postern as another user")
-            })
-    }
-
-    /// Makes a command run under this account.
-    pub(super) fn run(&self, command: &mut Command) {
-        if self.name.is_some() {
-            command.uid(self.uid.as_raw()).gid(self.gid.as_raw());
-        }
-    }
-
-    /// Whether this account may make and remove a folder here, judged by owner and mode.
-    fn may_use(&self, place: &Path) -> bool {
-        let Ok(place) = place.canonicalize() else {
-            return false;
-        };
-        if self.name.is_none() {
-            return place.is_dir();
-        }
-        let allows = |path: &Path, bits: u32| {
-            fs::metadata(path).is_ok_and(|meta| {
-                let mode = meta.mode();
-                mode & bits == bits || meta.uid() == self.uid.as_raw() && (mode >> 6) & bits == bits
-            })
-        };
-        allows(&place, 0o3) && place.ancestors().skip(1).all(|above| allows(above, 0o1))
-    }
-}
-
 /// A folder that only its account may enter.
+#[derive(Clone, Debug)]
 pub(super) struct Folder {
     pub(super) path: PathBuf,
     /// Where the socket is: the folder itself, or a shorter one beside it.
     pub(super) sockets: PathBuf,
-    pub(super) is_in_memory: bool,
-    /// For people: `/dev/shm (RAM)`.
-    pub(super) place: String,
 }
 
 impl Folder {
-    /// On a RAM disk with room, else in the temporary folder.
-    pub(super) fn create(account: &Account) -> Result<Self> {
-        let (base, is_in_memory) = choose(account)?;
-        let path = make(&base, account)?;
+    /// A folder that belongs to this process.
+    pub(super) fn create_in(place: &Place, account: &Account) -> Result<Self> {
+        let path = make(&place.base, PREFIX, account)?;
         let mut folder = Self {
             sockets: path.clone(),
             path,
-            is_in_memory,
-            place: match is_in_memory {
-                true => format!("{} (RAM)", base.display()),
-                false => shown(&base),
-            },
         };
-        if folder.socket().as_os_str().len() > SOCKET_PATH_BYTES_MAX {
-            match make(Path::new("/tmp"), account) {
-                Ok(sockets) => folder.sockets = sockets,
-                Err(error) => {
-                    folder.remove();
-                    return Err(error);
-                }
+        let prepared = folder.sign(account).and_then(|()| {
+            if !folder.fits_socket() {
+                folder.sockets = make(Path::new("/tmp"), PREFIX, account)?;
+                sign(&folder.sockets, account)?;
+            }
+            Ok(())
+        });
+        match prepared {
+            Ok(()) => Ok(folder),
+            Err(error) => {
+                folder.remove();
+                Err(error)
             }
         }
-        Ok(folder)
+    }
+
+    fn sign(&self, account: &Account) -> Result<()> {
+        sign(&self.path, account)
     }
 
     pub(super) fn base(&self) -> &Path {
         self.path.parent().unwrap_or(&self.path)
+    }
+
+    pub(super) fn data(&self) -> PathBuf {
+        self.path.join("data")
+    }
+
+    /// Whether the system takes the path of a socket in it.
+    pub(super) fn fits_socket(&self) -> bool {
+        self.socket().as_os_str().len() <= SOCKET_PATH_BYTES_MAX
     }
 
     fn socket(&self) -> PathBuf {
@@ -136,6 +83,15 @@ impl Folder {
 
     pub(super) fn has_socket(&self) -> bool {
         self.socket().exists()
+    }
+
+    /// Whether somebody answers at the socket. One that is too busy to answer is there.
+    pub(super) fn is_listening(&self) -> bool {
+        use std::io::ErrorKind::{ConnectionRefused, NotFound};
+        match UnixStream::connect(self.socket()) {
+            Ok(_) => true,
+            Err(error) => !matches!(error.kind(), ConnectionRefused | NotFound),
+        }
     }
 
     /// The text of a file in the folder, if it is there.
@@ -152,83 +108,66 @@ impl Folder {
     }
 }
 
-fn choose(account: &Account) -> Result<(PathBuf, bool)> {
-    let memory = Path::new("/dev/shm");
-    if room(memory) > ROOM_BYTES_MIN && account.may_use(memory) {
-        return Ok((memory.to_owned(), true));
+fn failed(base: &Path, error: &std::io::Error) -> Error {
+    let failed = Error::io("make a private folder in", base, error).with_kind(ErrorKind::Engine);
+    match error.raw_os_error() {
+        Some(nix::libc::ENOSPC) => failed.help(help_for_room(base)),
+        _ => failed,
     }
-    let temporary = std::env::temp_dir();
-    for base in [temporary.as_path(), Path::new("/tmp")] {
-        if account.may_use(base) {
-            return Ok((base.to_owned(), false));
-        }
-    }
-    Err(Error::new(
-        ErrorKind::Engine,
-        format!(
-            "no place for a private server: `{}` cannot be used by the user that runs Postgres",
-            temporary.display()
-        ),
-    )
-    .help("point TMPDIR to a folder that this user may write to"))
 }
 
-/// Bytes that an unprivileged user may still write there; 0 when the system does not tell.
-#[cfg(target_os = "linux")]
-fn room(path: &Path) -> u64 {
-    nix::sys::statvfs::statvfs(path).map_or(0, |stat| {
-        stat.blocks_available().saturating_mul(stat.fragment_size())
-    })
-}
-
-/// Other systems have no RAM disk at a known place.
-#[cfg(not(target_os = "linux"))]
-fn room(_path: &Path) -> u64 {
-    0
-}
-
-fn make(base: &Path, account: &Account) -> Result<PathBuf> {
-    let failed = |error: &std::io::Error| {
-        Error::io("make a private folder in", base, error).with_kind(ErrorKind::Engine)
-    };
+/// Makes an empty folder that only the account may enter.
+pub(super) fn make(base: &Path, prefix: &str, account: &Account) -> Result<PathBuf> {
+    let failed = |error: &std::io::Error| failed(base, error);
     let folder = tempfile::Builder::new()
-        .prefix(PREFIX)
+        .prefix(prefix)
         .permissions(fs::Permissions::from_mode(0o700))
         .tempdir_in(base)
         .map_err(|error| failed(&error))?;
-    let owner = folder.path().join(OWNER);
-    fs::write(&owner, Owner::current().to_string()).map_err(|error| failed(&error))?;
-    if account.name.is_some() {
-        for path in [owner.as_path(), folder.path()] {
-            std::os::unix::fs::chown(path, Some(account.uid.as_raw()), Some(account.gid.as_raw()))
-                .map_err(|error| failed(&error))?;
-        }
-    }
-    // From here on the supervisor removes it.
+    account
+        .give(folder.path())
+        .map_err(|error| failed(&error))?;
+    // From here on its supervisor removes it.
     Ok(folder.keep())
+}
+
+/// Writes down whose folder it is.
+fn sign(folder: &Path, account: &Account) -> Result<()> {
+    let owner = folder.join(OWNER);
+    fs::write(&owner, Owner::current().to_string())
+        .and_then(|()| account.give(&owner))
+        .map_err(|error| failed(folder, &error))
 }
 
 /// Removes folders that both their owner and their supervisor left, for example because
 /// somebody killed them all.
-pub(super) fn sweep(account: &Account) {
-    for base in [
-        Path::new("/dev/shm"),
-        &std::env::temp_dir(),
-        Path::new("/tmp"),
-    ] {
+pub(super) fn sweep(place: &Place, account: &Account) {
+    for base in place.all() {
         let Ok(entries) = fs::read_dir(base) else {
             continue;
         };
         for entry in entries.filter_map(Result::ok) {
             let is_ours = entry.file_name().to_string_lossy().starts_with(PREFIX)
-                && fs::symlink_metadata(entry.path())
-                    .is_ok_and(|meta| meta.is_dir() && meta.uid() == account.uid.as_raw());
-            if is_ours && is_abandoned(&entry.path()) {
+                && account.owns(&entry.path());
+            if !is_ours {
+                continue;
+            }
+            if is_abandoned(&entry.path()) {
                 kill_server(&entry.path());
                 let _ = fs::remove_dir_all(entry.path());
+            } else if is_older_than(&entry.path(), UNSIGNED_TIME) {
+                // Its maker was killed before it could sign. This fails unless it is empty.
+                let _ = fs::remove_dir(entry.path());
             }
         }
     }
+}
+
+/// Whether nothing was made or removed in a folder for this long.
+pub(super) fn is_older_than(path: &Path, age: Duration) -> bool {
+    fs::symlink_metadata(path)
+        .and_then(|meta| meta.modified())
+        .is_ok_and(|then| then.elapsed().is_ok_and(|passed| passed > age))
 }
 
 fn is_abandoned(folder: &Path) -> bool {
@@ -259,7 +198,7 @@ fn is_supervised(folder: &Path) -> bool {
 }
 
 /// Ends the Postgres that still runs in an abandoned folder, if it is certainly that one.
-fn kill_server(folder: &Path) {
+pub(super) fn kill_server(folder: &Path) {
     let data = folder.join("data");
     let Ok(text) = fs::read_to_string(data.join("postmaster.pid")) else {
         return;
@@ -285,8 +224,9 @@ mod tests {
     #[test]
     fn a_folder_of_a_living_process_is_not_swept() {
         let account = Account::for_postgres().unwrap();
-        let folder = Folder::create(&account).unwrap();
-        sweep(&account);
+        let place = Place::choose(None, &account).unwrap();
+        let folder = Folder::create_in(&place, &account).unwrap();
+        sweep(&place, &account);
         assert!(folder.path.join(OWNER).exists());
         folder.remove();
         assert!(!folder.path.exists());
@@ -295,7 +235,8 @@ mod tests {
     #[test]
     fn a_folder_of_a_dead_process_is_swept() {
         let account = Account::for_postgres().unwrap();
-        let folder = Folder::create(&account).unwrap();
+        let place = Place::choose(None, &account).unwrap();
+        let folder = Folder::create_in(&place, &account).unwrap();
         let text = folder.read(OWNER).unwrap();
         let pid = format!("pid={}", std::process::id());
         // No process has this number: Linux and macOS end far below.
@@ -304,18 +245,19 @@ mod tests {
             text.replace(&pid, "pid=2147483646"),
         )
         .unwrap();
-        sweep(&account);
+        sweep(&place, &account);
         assert!(!folder.path.exists());
     }
 
     #[test]
     fn a_folder_whose_supervisor_still_works_is_not_swept() {
         let account = Account::for_postgres().unwrap();
-        let folder = Folder::create(&account).unwrap();
+        let place = Place::choose(None, &account).unwrap();
+        let folder = Folder::create_in(&place, &account).unwrap();
         let text = folder.read(OWNER).unwrap();
         let pid = format!("pid={}", std::process::id());
         let dead = text.replace(&pid, "pid=2147483646");
-        let mut supervisor = Command::new("/bin/sh")
+        let mut supervisor = std::process::Command::new("/bin/sh")
             .args(["-c", "echo $$ >\"$1/supervisor\"; echo; read -r _", "test"])
             .arg(&folder.path)
             .stdin(std::process::Stdio::piped())
@@ -328,27 +270,11 @@ mod tests {
         std::io::Read::read_exact(output, &mut said).unwrap();
         // Last: the other tests sweep too.
         fs::write(folder.path.join(OWNER), dead).unwrap();
-        sweep(&account);
+        sweep(&place, &account);
         assert!(folder.path.exists());
         drop(supervisor.stdin.take());
         supervisor.wait().unwrap();
-        sweep(&account);
+        sweep(&place, &account);
         assert!(!folder.path.exists());
-    }
-
-    #[test]
-    fn root_uses_no_place_that_its_deputy_cannot_enter() {
-        let closed = tempfile::tempdir().unwrap();
-        fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
-        let inner = closed.path().join("inner");
-        fs::create_dir(&inner).unwrap();
-        fs::set_permissions(&inner, fs::Permissions::from_mode(0o777)).unwrap();
-        let deputy = Account {
-            uid: Uid::from_raw(65_533),
-            gid: Gid::from_raw(65_533),
-            name: Some("deputy".into()),
-        };
-        assert!(!deputy.may_use(&inner));
-        assert!(deputy.may_use(Path::new("/tmp")));
     }
 }
