@@ -113,7 +113,9 @@ async fn run(session: &mut PgConnection, statement: &'static str) -> Result<u64,
 /// Connects as a user who was given one kind of permission and nothing else.
 async fn connect_as(database: &Database, user_type: &str) -> PgConnection {
     let mut owner = database.connect().await.unwrap();
-    let user = format!("service_{user_type}_{}", database.name());
+    // The end of the database's name is its own; a role's name has room for no more.
+    let own = &database.name()[database.name().len() - 8..];
+    let user = format!("service_{user_type}_{own}");
     let statement = format!(
         "create role {user} login password 'secret'; select grant_user_permissions('{user}', '{user_type}')"
     );
@@ -232,7 +234,7 @@ async fn check_user_permissions_tells_what_was_granted() {
     let mut owner = database.connect().await.unwrap();
     let told: Vec<(String, bool, bool, bool, bool, bool)> = sqlx::query_as(
         "select p.* from pg_roles r, check_user_permissions(r.rolname) p
-         where r.rolname like 'service_processor_%' || current_database()",
+         where r.rolname = 'service_processor_' || right(current_database(), 8)",
     )
     .fetch_all(&mut owner)
     .await
