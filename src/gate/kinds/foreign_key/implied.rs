@@ -6,7 +6,7 @@ use crate::gate::{Ask, Finding, Measure};
 use crate::sql;
 use crate::sql::Ident;
 
-use super::key::Key;
+use super::key::{Key, are_comparable};
 
 /// A column whose name says that it refers to a table.
 pub(super) struct Implied<'a> {
@@ -77,10 +77,9 @@ fn holds(target: &RelationInfo, column: &Column) -> bool {
     let [key] = target.primary_key.as_slice() else {
         return false;
     };
-    target.column(key).is_ok_and(|key| {
-        key.type_name == column.type_name
-            || (key.category == column.category && matches!(key.category, 'N' | 'S'))
-    })
+    target
+        .column(key)
+        .is_ok_and(|key| are_comparable(key, column))
 }
 
 impl Implied<'_> {

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::Result;
-use crate::gate::catalog::{ForeignKey, KeyColumn, RelationInfo, RelationKind, Side};
+use crate::gate::catalog::{Column, ForeignKey, KeyColumn, RelationInfo, RelationKind, Side};
 use crate::gate::fields::SqlText;
 use crate::gate::kinds::shared::scope_of;
 use crate::gate::threshold::rows_of;
@@ -79,6 +79,12 @@ pub(super) fn missing_target(key: &ForeignKey) -> Finding {
     }
 }
 
+/// Whether Postgres can hold the values of two columns against each other as they are.
+pub(super) fn are_comparable(one: &Column, other: &Column) -> bool {
+    one.type_name == other.type_name
+        || (one.category == other.category && matches!(one.category, 'N' | 'S'))
+}
+
 impl Key<'_> {
     /// `s.bets(game_id) → s.games(id)`.
     pub(super) fn name(&self) -> String {
@@ -111,11 +117,19 @@ impl Key<'_> {
             .iter()
             .zip(self.referenced)
             .map(|(own, other)| {
+                // Postgres has no equality between, say, text and integer; as texts they may be equal.
+                let types = (self.table.column(own), self.target.column(other));
+                let cast = match types {
+                    (Ok(own), Ok(other)) if !are_comparable(own, other) => sql!("::text"),
+                    _ => sql!(""),
+                };
                 sql!(
-                    "p.{} = {}.{}",
+                    "p.{}{} = {}.{}{}",
                     Ident::new(other.clone()),
+                    cast,
                     self.table.relation,
-                    Ident::new(own.clone())
+                    Ident::new(own.clone()),
+                    cast
                 )
             });
         let unmatched = sql!(
