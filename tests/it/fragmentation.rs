@@ -198,7 +198,7 @@ const UNINDEXED: &str = "no index leads with the referencing columns";
 /// The audit writes `→ NULL` of all six; the gates tell them apart.
 #[rstest]
 #[case("recommendations_have_games", 6, &["the foreign key `betting_recommendations_game_id_fkey` is NOT VALID", UNINDEXED])]
-#[case("confidence_scores_have_games", 5, &["the triggers of the foreign key `confidence_scores_game_id_fkey` are disabled"])]
+#[case("confidence_scores_have_games", 5, &["the triggers of the foreign key `confidence_scores_game_id_fkey` are disabled on analytics.confidence_scores"])]
 #[case("market_analyses_have_games", 4, &[UNDECLARED])]
 #[case("signals_have_games", 0, &[UNDECLARED, UNINDEXED])]
 #[case("alerts_have_experiments", 0, &["the foreign key `ml_model_alerts_experiment_id_fkey` is NOT VALID", UNINDEXED])]
