@@ -183,7 +183,7 @@ fn the_gates_find_exactly_what_was_planted() {
     "010_permissions.up",
     "call operational.apply_role_permissions();",
     "call operational.apply_role_permissions(); grant select on core_betting.games to public;",
-    "nothing_is_public"
+    "roles_may_what_they_must_and_no_more"
 )]
 #[case::uptime_counts_wrongly(
     "011",

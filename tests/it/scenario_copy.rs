@@ -174,12 +174,19 @@ pub fn planted(scenario: &str) -> Defects {
     planted
 }
 
-/// The offending rows that the gates report.
+/// The offending rows that the gates report, or the findings of those that are not about rows.
 pub fn found(rehearsed: &Rehearsed) -> Defects {
     let mut found = Defects::new();
     for phase in ["before", "after"] {
         for gate in rehearsed.report[phase]["gates"].as_array().unwrap() {
-            if let Some(rows) = gate["rows_offending"].as_i64().filter(|rows| *rows > 0) {
+            let figure = &gate["measured"];
+            let findings = figure["value"]
+                .as_f64()
+                .filter(|_| figure["unit"] == "findings");
+            let rows = gate["rows_offending"].as_i64();
+            #[expect(clippy::cast_possible_truncation, reason = "a small whole number")]
+            let rows = rows.or(findings.map(|findings| findings as i64));
+            if let Some(rows) = rows.filter(|rows| *rows > 0) {
                 let id = gate["id"].as_str().unwrap().to_owned();
                 found.insert((phase.to_owned(), id), rows);
             }

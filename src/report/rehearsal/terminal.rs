@@ -83,9 +83,21 @@ fn gates(report: &RehearsalReport) -> String {
 fn found_before(report: &RehearsalReport) -> String {
     let mut out = String::new();
     for gate in &report.before.gates {
-        let failures = gate.findings.iter().filter(|found| found.is_failure);
-        for found in failures.filter(|_| gate.outcome == State::Failed) {
-            out.push_str(&format!(" {} before: {}\n", gate.id, found.what));
+        if gate.outcome != State::Failed {
+            continue;
+        }
+        let failures: Vec<&str> = gate
+            .findings
+            .iter()
+            .filter(|found| found.is_failure)
+            .map(|found| found.what.as_str())
+            .collect();
+        for what in failures.iter().take(FINDINGS) {
+            out.push_str(&format!(" {} before: {what}\n", gate.id));
+        }
+        if failures.len() > FINDINGS {
+            let more = failures.len() - FINDINGS;
+            out.push_str(&format!(" {} before: and {more} more\n", gate.id));
         }
     }
     if !out.is_empty() {
@@ -93,6 +105,9 @@ fn found_before(report: &RehearsalReport) -> String {
     }
     out
 }
+
+/// How many findings of a gate are told of the legacy database.
+const FINDINGS: usize = 3;
 
 /// The outcome and the figure that it rests on.
 fn cell(gate: &GateReport) -> String {
