@@ -26,3 +26,8 @@ pub mod sql;
 
 pub use db::{Migrations, TestDb};
 pub use error::{Error, ErrorKind, Result};
+
+/// The Rust of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
