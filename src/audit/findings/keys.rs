@@ -17,13 +17,16 @@ pub(super) fn find(known: &Known<'_>) -> Vec<Finding> {
         declared(known, key, &mut findings);
     }
     for implied in known.implied {
-        findings.extend(orphans(
-            &implied.table,
-            &implied.references,
-            std::slice::from_ref(&implied.column),
-            std::slice::from_ref(&implied.referenced_column),
-            implied.orphans,
-        ));
+        findings.extend(
+            orphans(
+                &implied.table,
+                &implied.references,
+                std::slice::from_ref(&implied.column),
+                std::slice::from_ref(&implied.referenced_column),
+                implied.orphans,
+            )
+            .map(|finding| doubtful(finding, implied)),
+        );
         if implied.is_target_unique {
             findings.push(undeclared(known, implied));
         }
@@ -155,6 +158,19 @@ fn orphans(
         tables,
         what,
     ))
+}
+
+/// Orphans of a reference that the name alone tells: where it fits several tables, the rows may refer
+/// to another one and be sound.
+fn doubtful(mut finding: Finding, implied: &Implied) -> Finding {
+    if !implied.alternatives.is_empty() {
+        let others: Vec<String> = implied.alternatives.iter().map(Name::to_string).collect();
+        finding.severity = Severity::High;
+        finding
+            .what
+            .push_str(&format!("; its name fits {}, too", others.join(", ")));
+    }
+    finding
 }
 
 /// A reference by name alone, to something that is unique.
