@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::LazyLock;
 
+use postern::audit::{self, audit};
 use postern::migrate::{Contents, Pass, Replayer};
 use postern::pg::Database;
 use postern::scenario::Scenario;
@@ -103,6 +104,51 @@ async fn the_legacy_database_has_the_audits_schemas_tables_and_keys() {
         ("test_table", 1),
     ];
     assert_eq!(counts(&legacy, rows).await, named(documented));
+}
+
+/// The audit counts what the first document announces, and names what it saw.
+#[tokio::test]
+async fn an_audit_counts_what_the_document_announces() {
+    let legacy = made(&[], 0).await;
+    let audit = audit(legacy.address(), &audit::Options::default())
+        .await
+        .unwrap();
+    let summary = &audit.summary;
+    assert_eq!(
+        (summary.schemas, summary.tables, summary.foreign_keys),
+        (11, 106, 28)
+    );
+    assert_eq!(summary.test_tables, 6);
+    let told = |object: &str, part: &str| {
+        let mut findings = audit.findings.iter();
+        findings.any(|finding| finding.object == object && finding.what.contains(part))
+    };
+    for (object, part) in [
+        (
+            "analytics.betting_recommendations (game_id)",
+            "is NOT VALID",
+        ),
+        (
+            "analytics.confidence_scores (game_id)",
+            "triggers are switched off",
+        ),
+        (
+            "analytics.cross_market_analysis (game_id)",
+            "no key is declared",
+        ),
+        ("analytics.strategy_signals (game_id)", "no key is declared"),
+        ("monitoring.ml_model_alerts (experiment_id)", "is NOT VALID"),
+        (
+            "monitoring.ml_model_performance (experiment_id)",
+            "double precision",
+        ),
+        (
+            "curated.enhanced_games, curated.games_complete and splits.games",
+            "`game_id` means either",
+        ),
+    ] {
+        assert!(told(object, part), "{object}: {part}");
+    }
 }
 
 #[tokio::test]
