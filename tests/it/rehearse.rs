@@ -46,6 +46,16 @@ fn the_consolidation_fails_before_as_documented_and_passes_after() {
     let junit = std::fs::read_to_string(latest.join("report.junit.xml")).unwrap();
     assert!(junit.contains("failures=\"0\" errors=\"0\""), "{junit}");
     assert!(junit.contains("name=\"four_schemas\""), "{junit}");
+    // What the README shows of it is what it says.
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let said: Vec<String> = rehearsed.said().lines().map(words).collect();
+    let readme = std::fs::read_to_string("README.md").unwrap();
+    let is_shown = |line: &&str| line.contains("| fail  ") || line.starts_with("after: ready");
+    let shown: Vec<&str> = readme.lines().filter(is_shown).collect();
+    assert_eq!(shown.len(), 5, "{shown:#?}");
+    for line in shown {
+        assert!(said.contains(&words(line)), "{line}");
+    }
 }
 
 /// The row counts of the phase 4 plan, the guide and the integrity plan.

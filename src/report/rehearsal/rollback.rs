@@ -6,6 +6,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::gate::threshold::rows_of;
 use crate::run::State;
 
 use super::RehearsalReport;
@@ -116,7 +117,10 @@ fn failing_workloads(report: &RehearsalReport) -> Criterion {
         .filter(|workload| !workload.is_within)
         .map(|workload| format!("{}: {}", workload.id, workload.message))
         .collect();
-    let all = format!("{} within budget", report.workloads.len());
+    let all = format!(
+        "{} within budget",
+        rows_of(report.workloads.len() as u64, "workload")
+    );
     Criterion::new(name, &failing, all)
 }
 
