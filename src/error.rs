@@ -279,9 +279,18 @@ impl Error {
     ///
     /// `colour` only decorates; the text is the same without it.
     pub fn render(&self, colour: bool) -> String {
+        self.render_as(Level::ERROR, colour)
+    }
+
+    /// The same for what is legal but suspicious.
+    pub fn render_warning(&self, colour: bool) -> String {
+        self.render_as(Level::WARNING, colour)
+    }
+
+    fn render_as(&self, level: Level<'_>, colour: bool) -> String {
         let inner = &*self.0;
         let message = self.one_line();
-        let mut group: Group<'_> = Group::with_title(Level::ERROR.primary_title(message.as_str()));
+        let mut group: Group<'_> = Group::with_title(level.primary_title(message.as_str()));
         for excerpt in &inner.excerpts {
             let path = excerpt.file.to_string_lossy();
             let mut annotation = AnnotationKind::Primary.span(clamp(&excerpt.span, &excerpt.text));

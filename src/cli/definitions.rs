@@ -7,7 +7,7 @@ use clap::Args;
 use crate::error::{Error, Errors};
 use crate::gate::readiness::Readiness;
 use crate::gate::select::Selection;
-use crate::gate::{self, Definitions, Gate, LoadOptions};
+use crate::gate::{self, DefinitionFile, Definitions, Gate, LoadOptions};
 
 use super::settings::{RunSettings, Settings};
 
@@ -35,6 +35,8 @@ pub(super) struct Selected {
     pub(super) left_out: Option<(String, usize)>,
     /// What it takes for the whole to be ready, unless gates were left out.
     pub(super) readiness: Option<Readiness>,
+    /// Every file that was read.
+    pub(super) files: Vec<DefinitionFile>,
 }
 
 impl DefinitionArguments {
@@ -78,6 +80,7 @@ fn select(definitions: Definitions, selection: Option<&Selection>) -> Result<Sel
             gates: definitions.gates,
             left_out: None,
             readiness: definitions.readiness,
+            files: definitions.files,
         });
     };
     let total = definitions.gates.len();
@@ -87,5 +90,6 @@ fn select(definitions: Definitions, selection: Option<&Selection>) -> Result<Sel
         gates,
         left_out: Some((selection.as_str().to_owned(), left_out)),
         readiness: definitions.readiness.filter(|_| left_out == 0),
+        files: definitions.files,
     })
 }

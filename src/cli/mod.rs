@@ -5,6 +5,7 @@ mod check;
 #[cfg(unix)]
 mod db;
 mod definitions;
+mod lint;
 mod list;
 mod record;
 mod rehearse;
@@ -101,6 +102,8 @@ enum Command {
     /// Gives a command a fresh, migrated database, then removes it.
     #[cfg(unix)]
     Db(db::Arguments),
+    /// Says what is wrong with the definitions, and what is suspicious; needs no database.
+    Lint(lint::Arguments),
     /// Lists the gates, the reference of their kinds, or the JSON schema of gate files.
     List(list::Arguments),
     /// Writes the results of a check into a table, over a connection of its own.
@@ -137,6 +140,7 @@ pub fn main() -> ExitCode {
             Command::Check(arguments) => check::run(&arguments, &settings).await,
             #[cfg(unix)]
             Command::Db(arguments) => db::run(&arguments, &settings).await,
+            Command::Lint(arguments) => lint::run(&arguments, &settings),
             Command::List(arguments) => list::run(&arguments, &settings),
             Command::Record(arguments) => record::run(&arguments).await,
             Command::Rehearse(arguments) => rehearse::run(&arguments, &settings).await,

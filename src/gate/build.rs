@@ -1,6 +1,7 @@
 //! From definition files to gates, or every mistake in them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -32,6 +33,26 @@ pub struct Definitions {
     pub gates: Vec<Gate>,
     /// What it takes for the whole to be ready, where a suite says so.
     pub readiness: Option<Readiness>,
+    /// The files, in order, those without a gate included.
+    pub files: Vec<DefinitionFile>,
+}
+
+/// One file of definitions, as far as it is more than its gates.
+#[derive(Clone, Debug)]
+pub struct DefinitionFile {
+    /// The file.
+    pub file: SourceFile,
+    /// Whether it defines anything.
+    pub is_empty: bool,
+    /// Variables of its `[vars]` that none of its gates uses, and where they stand.
+    pub unused_vars: Vec<(String, Range<usize>)>,
+}
+
+/// What one file holds.
+struct Loaded {
+    gates: Vec<Gate>,
+    readiness: Option<Readiness>,
+    unused_vars: Vec<(String, Range<usize>)>,
 }
 
 /// The `[suite]` table.
@@ -55,24 +76,28 @@ pub fn load(paths: &[PathBuf], options: &LoadOptions) -> Result<Definitions, Err
     let mut errors = Vec::new();
     let mut gates = Vec::new();
     let mut readiness: Option<Readiness> = None;
+    let mut files = Vec::new();
     for path in discover(paths)? {
         let loaded = SourceFile::load(path)
             .map_err(|error| vec![error])
             .and_then(|file| {
-                if file
-                    .path
-                    .extension()
-                    .is_some_and(|extension| extension == "sql")
-                {
-                    sql_gate(&file, options).map(|gate| (vec![gate], None))
+                let extension = file.path.extension();
+                let loaded = if extension.is_some_and(|extension| extension == "sql") {
+                    sql_gate(&file, options)
                 } else {
                     suite(&file, options)
-                }
+                };
+                Ok((loaded?, file))
             });
         match loaded {
-            Ok((found, more)) => {
-                gates.extend(found);
-                match (&readiness, more) {
+            Ok((found, file)) => {
+                files.push(DefinitionFile {
+                    file,
+                    is_empty: found.gates.is_empty() && found.readiness.is_none(),
+                    unused_vars: found.unused_vars,
+                });
+                gates.extend(found.gates);
+                match (&readiness, found.readiness) {
                     (Some(first), Some(again)) => errors.push(again.again(first)),
                     (None, more) => readiness = more,
                     (Some(_), None) => {}
@@ -105,9 +130,11 @@ pub fn load(paths: &[PathBuf], options: &LoadOptions) -> Result<Definitions, Err
             .help("a run without gates proves nothing; write a [[gate]] or name another folder with --gates PATH"),
         );
     }
-    Errors(errors)
-        .into_result()
-        .map(|()| Definitions { gates, readiness })
+    Errors(errors).into_result().map(|()| Definitions {
+        gates,
+        readiness,
+        files,
+    })
 }
 
 fn duplicates(gates: &[Gate]) -> Vec<Error> {
@@ -137,10 +164,7 @@ fn duplicates(gates: &[Gate]) -> Vec<Error> {
 const TABLES: [&str; 4] = ["suite", "vars", "gate", "readiness"];
 
 /// One TOML file of gates.
-fn suite(
-    file: &SourceFile,
-    options: &LoadOptions,
-) -> Result<(Vec<Gate>, Option<Readiness>), Vec<Error>> {
+fn suite(file: &SourceFile, options: &LoadOptions) -> Result<Loaded, Vec<Error>> {
     let root = parse_document(file)?.into_inner();
     let mut errors = Vec::new();
     let top = Table::new("a suite file", 0..0, &root);
@@ -159,12 +183,15 @@ fn suite(
         }
     }
     let mut vars = Vars::new();
+    let mut own_vars = Vec::new();
+    let mut used_vars = BTreeSet::new();
     if let Some(value) = root.get("vars") {
         match value.get_ref().as_table() {
             Some(table) => {
                 for (key, value) in table {
                     match value.get_ref().as_str() {
                         Some(text) => {
+                            own_vars.push((key.get_ref().to_string(), key.span()));
                             vars.insert(key.get_ref().to_string(), text.to_owned());
                         }
                         None => errors.push(file.error(
@@ -207,7 +234,7 @@ fn suite(
         match value.get_ref().as_array() {
             Some(items) => {
                 for item in items {
-                    match gate(file, item.clone(), &vars, &defaults) {
+                    match gate(file, item.clone(), &vars, &mut used_vars, &defaults) {
                         Ok(gate) => gates.push(gate),
                         Err(found) => errors.extend(found),
                     }
@@ -238,7 +265,13 @@ fn suite(
         }
     }
     if errors.is_empty() {
-        Ok((gates, readiness))
+        own_vars.retain(|(name, _)| !used_vars.contains(name));
+        own_vars.sort_by_key(|(_, span)| span.start);
+        Ok(Loaded {
+            gates,
+            readiness,
+            unused_vars: own_vars,
+        })
     } else {
         Err(errors)
     }
@@ -249,13 +282,14 @@ fn gate(
     file: &SourceFile,
     mut item: Spanned<DeValue<'_>>,
     vars: &Vars,
+    used_vars: &mut BTreeSet<String>,
     suite: &Suite,
 ) -> Result<Gate, Vec<Error>> {
     let mut errors = include(file, &mut item)
         .err()
         .into_iter()
         .collect::<Vec<_>>();
-    errors.extend(expand(file, &mut item, vars));
+    errors.extend(expand(file, &mut item, vars, used_vars));
     let header = item.span();
     let DeValue::Table(table) = item.into_inner() else {
         return Err(vec![file.error(
@@ -316,7 +350,7 @@ fn include(file: &SourceFile, item: &mut Spanned<DeValue<'_>>) -> Result<(), Err
 
 fn kind_of(
     file: &SourceFile,
-    header: &std::ops::Range<usize>,
+    header: &Range<usize>,
     table: &DeTable<'_>,
 ) -> Result<&'static Registered, Error> {
     let names = || KINDS.iter().map(|kind| kind.name);
@@ -415,7 +449,7 @@ fn check_common(file: &SourceFile, fields: &Table, common: &Common) -> Result<()
 
 /// A `.sql` file is a gate of kind `sql`: its leading comment holds the fields, the file's stem is
 /// the id unless the comment gives one, and the rows that the statement returns are offending.
-fn sql_gate(file: &SourceFile, options: &LoadOptions) -> Result<Gate, Vec<Error>> {
+fn sql_gate(file: &SourceFile, options: &LoadOptions) -> Result<Loaded, Vec<Error>> {
     const LISTS: &[&str] = &["tags", "key"];
     let known: Vec<&str> = COMMON_FIELDS
         .iter()
@@ -426,7 +460,7 @@ fn sql_gate(file: &SourceFile, options: &LoadOptions) -> Result<Gate, Vec<Error>
     let header = parse_header(file, &known, LISTS)?;
     let mut table = header.table.into_inner();
     let span = header.body.clone();
-    let mut insert = |key: &'static str, value: String, span: std::ops::Range<usize>| {
+    let mut insert = |key: &'static str, value: String, span: Range<usize>| {
         let key = Spanned::new(span.clone(), key.into());
         if !table.contains_key(&key) {
             table.insert(key, Spanned::new(span, DeValue::String(value.into())));
@@ -440,7 +474,7 @@ fn sql_gate(file: &SourceFile, options: &LoadOptions) -> Result<Gate, Vec<Error>
     insert("kind", "sql".to_owned(), 0..0);
     insert("query", file.text[span.clone()].to_owned(), span);
     let mut value = Spanned::new(0..0, DeValue::Table(table));
-    let errors = expand(file, &mut value, &options.vars);
+    let errors = expand(file, &mut value, &options.vars, &mut BTreeSet::new());
     let DeValue::Table(table) = value.into_inner() else {
         unreachable!("the value was made as a table above")
     };
@@ -451,5 +485,9 @@ fn sql_gate(file: &SourceFile, options: &LoadOptions) -> Result<Gate, Vec<Error>
         owner: None,
         tags: Vec::new(),
     };
-    build(file, kind, fields, table, &suite, errors)
+    Ok(Loaded {
+        gates: vec![build(file, kind, fields, table, &suite, errors)?],
+        readiness: None,
+        unused_vars: Vec::new(),
+    })
 }

@@ -7,6 +7,7 @@ mod build;
 pub mod catalog;
 pub mod fields;
 pub mod kinds;
+pub mod lint;
 mod measured;
 pub mod readiness;
 pub mod schema;
@@ -22,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Excerpt;
 use crate::source::{Place, SourceFile, Table};
 
-pub use build::{Definitions, LoadOptions, load};
+pub use build::{DefinitionFile, Definitions, LoadOptions, load};
 pub use measured::{
     Aggregate, Ask, AuthorCheck, Evidence, Explained, Figure, Finding, Judgement, Kind, Known,
     Measure, Measured, Needs, Runs, Scope, Verdict,

@@ -47,6 +47,11 @@ impl Amount {
         }
     }
 
+    /// Whether every measurement is at least this much.
+    pub fn is_nothing(self) -> bool {
+        matches!(self, Amount::Rows(0) | Amount::Share { parts: 0, .. })
+    }
+
     /// `None` where the two are of different sorts and only data can tell.
     fn compare(self, other: Self) -> Option<std::cmp::Ordering> {
         match (self, other) {
@@ -172,11 +177,11 @@ impl AtLeast {
 
     /// A warning level that can never fire is a mistake of the definition.
     pub fn problems(&self) -> Vec<Problem> {
-        let never = self
-            .warn
-            .and_then(|warn| warn.compare(self.fail))
-            .is_some_and(std::cmp::Ordering::is_le);
-        if !never {
+        let is_never = |warn: Amount| {
+            let order = warn.compare(self.fail);
+            warn.is_nothing() || order.is_some_and(std::cmp::Ordering::is_le)
+        };
+        if !self.warn.is_some_and(is_never) {
             return Vec::new();
         }
         vec![
@@ -231,11 +236,11 @@ impl AtMost {
 
     /// A warning level that can never fire is a mistake of the definition.
     pub fn problems(&self) -> Vec<Problem> {
-        let never = self
-            .warn
-            .and_then(|warn| warn.compare(self.fail))
-            .is_some_and(std::cmp::Ordering::is_ge);
-        if !never {
+        let is_never = |warn: Amount| {
+            let order = warn.compare(self.fail);
+            self.fail.is_nothing() || order.is_some_and(std::cmp::Ordering::is_ge)
+        };
+        if !self.warn.is_some_and(is_never) {
             return Vec::new();
         }
         vec![
@@ -354,6 +359,8 @@ mod tests {
     #[case("90%", "85.5%", false)]
     #[case("100", "90", false)]
     #[case("100", "90%", true)]
+    #[case("100", "0%", false)]
+    #[case("90%", "0", false)]
     fn a_warning_that_can_never_fire_is_a_problem(
         #[case] fail: &str,
         #[case] warn: &str,
@@ -363,6 +370,22 @@ mod tests {
             fail: Amount::parse(fail).unwrap(),
             warn: Some(Amount::parse(warn).unwrap()),
         };
+        assert_eq!(bound.problems().is_empty(), can_fire);
+    }
+
+    #[rstest]
+    #[case(None, "5%", false)]
+    #[case(Some("0%"), "5", false)]
+    #[case(Some("5%"), "1%", true)]
+    #[case(Some("5%"), "5.0%", false)]
+    #[case(Some("10"), "1%", true)]
+    fn no_warning_fires_where_the_first_row_fails(
+        #[case] fail: Option<&str>,
+        #[case] warn: &str,
+        #[case] can_fire: bool,
+    ) {
+        let amount = |text| Amount::parse(text).unwrap();
+        let bound = AtMost::new(fail.map(amount), Some(amount(warn)));
         assert_eq!(bound.problems().is_empty(), can_fire);
     }
 

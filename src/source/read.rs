@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use toml::Spanned;
-use toml::de::{DeTable, Deserializer};
+use toml::de::{DeTable, DeValue, Deserializer};
 
 use crate::error::{Error, nearest, one_of};
 
@@ -22,6 +22,7 @@ pub struct Table {
     /// Where it starts: its `[[gate]]` line or the top of the file.
     pub header: Range<usize>,
     keys: BTreeMap<String, (Range<usize>, Range<usize>)>,
+    values: BTreeMap<String, serde_json::Value>,
 }
 
 /// A value that parsed but cannot be meant.
@@ -60,11 +61,21 @@ impl Table {
             .iter()
             .map(|(key, value)| (key.get_ref().to_string(), (key.span(), value.span())))
             .collect();
+        let values = table
+            .iter()
+            .map(|(key, value)| (key.get_ref().to_string(), plain(value.get_ref())))
+            .collect();
         Self {
             what: what.into(),
             header,
             keys,
+            values,
         }
+    }
+
+    /// What was written, variables replaced, by field.
+    pub fn values(&self) -> &BTreeMap<String, serde_json::Value> {
+        &self.values
     }
 
     /// The value of a field, or the definition's header.
@@ -82,6 +93,25 @@ impl Table {
             Some(help) => error.help(help.clone()),
             None => error,
         }
+    }
+}
+
+/// A value without its spans; what JSON has no word for is text.
+fn plain(value: &DeValue<'_>) -> serde_json::Value {
+    match value {
+        DeValue::String(text) => text.as_ref().into(),
+        DeValue::Integer(number) => number
+            .to_string()
+            .parse::<i64>()
+            .map_or_else(|_| number.to_string().into(), Into::into),
+        DeValue::Float(number) => number.to_string().into(),
+        DeValue::Boolean(is_so) => (*is_so).into(),
+        DeValue::Datetime(time) => time.to_string().into(),
+        DeValue::Array(items) => items.iter().map(|item| plain(item.get_ref())).collect(),
+        DeValue::Table(table) => table
+            .iter()
+            .map(|(key, value)| (key.get_ref().to_string(), plain(value.get_ref())))
+            .collect(),
     }
 }
 

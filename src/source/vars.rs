@@ -1,6 +1,6 @@
 //! Variables in definitions: `${name}` in any text value.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use toml::Spanned;
 use toml::de::DeValue;
@@ -14,14 +14,19 @@ pub type Vars = BTreeMap<String, String>;
 
 /// Replaces `${name}` in every text of `value`, at any depth; `$${` stands for a literal `${`.
 ///
-/// Every name that is not in `vars` is an error at its place.
-pub fn expand(file: &SourceFile, value: &mut Spanned<DeValue<'_>>, vars: &Vars) -> Vec<Error> {
+/// Every name that is not in `vars` is an error at its place; every name goes into `used`.
+pub fn expand(
+    file: &SourceFile,
+    value: &mut Spanned<DeValue<'_>>,
+    vars: &Vars,
+    used: &mut BTreeSet<String>,
+) -> Vec<Error> {
     let mut errors = Vec::new();
     let span = value.span();
     match value.get_mut() {
         DeValue::String(text) => {
             if text.contains("${") {
-                match expand_text(text, vars) {
+                match expand_text(text, vars, used) {
                     Ok(expanded) => *text = expanded.into(),
                     Err(wrong) => {
                         for name in wrong {
@@ -43,12 +48,12 @@ pub fn expand(file: &SourceFile, value: &mut Spanned<DeValue<'_>>, vars: &Vars) 
         }
         DeValue::Array(items) => {
             for item in items.iter_mut() {
-                errors.extend(expand(file, item, vars));
+                errors.extend(expand(file, item, vars, used));
             }
         }
         DeValue::Table(table) => {
             for (_, item) in table.iter_mut() {
-                errors.extend(expand(file, item, vars));
+                errors.extend(expand(file, item, vars, used));
             }
         }
         DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) => {}
@@ -57,7 +62,11 @@ pub fn expand(file: &SourceFile, value: &mut Spanned<DeValue<'_>>, vars: &Vars) 
 }
 
 /// The expanded text, or every name that has no value.
-fn expand_text(text: &str, vars: &Vars) -> Result<String, Vec<String>> {
+fn expand_text(
+    text: &str,
+    vars: &Vars,
+    used: &mut BTreeSet<String>,
+) -> Result<String, Vec<String>> {
     let mut out = String::with_capacity(text.len());
     let mut unknown = Vec::new();
     let mut rest = text;
@@ -76,6 +85,7 @@ fn expand_text(text: &str, vars: &Vars) -> Result<String, Vec<String>> {
             break;
         };
         let name = &tail[2..end];
+        used.insert(name.to_owned());
         match vars.get(name) {
             Some(value) => out.push_str(value),
             None => unknown.push(name.to_owned()),
@@ -114,6 +124,6 @@ mod tests {
         let expected = expected
             .map(str::to_owned)
             .map_err(|names| names.into_iter().map(str::to_owned).collect::<Vec<_>>());
-        assert_eq!(expand_text(text, &vars), expected);
+        assert_eq!(expand_text(text, &vars, &mut BTreeSet::new()), expected);
     }
 }

@@ -11,6 +11,7 @@ mod engines;
 mod exit_codes;
 mod fragmentation;
 mod kinds;
+mod lint;
 mod migrate;
 mod platform;
 mod project;
