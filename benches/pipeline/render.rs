@@ -43,6 +43,7 @@ fn report() -> Report {
                 }),
                 rows: (0..if is_failed { 10 } else { 0 }).map(row).collect(),
                 sql: is_failed.then(|| format!("select id from shop.t{index} where home is null")),
+                rows_acceptable: None,
             }
         });
     let findings = Findings {

@@ -14,6 +14,7 @@ use crate::report::format::{Format, Look};
 use crate::report::{FailOn, Report};
 use crate::run;
 
+use super::baseline::BaselineArguments;
 use super::definitions::DefinitionArguments;
 use super::settings::Settings;
 use super::stop;
@@ -29,6 +30,8 @@ pub(super) struct Arguments {
     others: Vec<String>,
     #[command(flatten)]
     definitions: DefinitionArguments,
+    #[command(flatten)]
+    baseline: BaselineArguments,
     /// How the report is written, with =FILE into a file; may be repeated: terminal, json (version 1),
     /// junit, markdown (for a comment or a summary page), github (annotations of a workflow run),
     /// sarif (for code scanning), openmetrics (for Prometheus).
@@ -95,6 +98,17 @@ pub(super) async fn run(arguments: &Arguments, settings: &Settings) -> Result<u8
         .definitions
         .load(settings, settled)
         .map_err(|found| errors.extend(found.0));
+    let accepted = arguments
+        .baseline
+        .load(settings, settled)
+        .and_then(|accepted| match &selected {
+            Ok(selected) => {
+                let checked = arguments.baseline.check(&accepted, &selected.defined);
+                checked.map(|()| accepted)
+            }
+            Err(()) => Ok(accepted),
+        })
+        .map_err(|found| errors.extend(found.0));
     for side in selected
         .iter()
         .flat_map(|selected| run::sides(&selected.gates))
@@ -109,7 +123,9 @@ pub(super) async fn run(arguments: &Arguments, settings: &Settings) -> Result<u8
             }
         }
     }
-    let (Ok((address, settled)), Ok(selected), true) = (main, selected, errors.is_empty()) else {
+    let (Ok((address, settled)), Ok(selected), Ok(accepted), true) =
+        (main, selected, accepted, errors.is_empty())
+    else {
         return Err(Errors(errors));
     };
     targets.insert(Side::Main, address.clone());
@@ -154,7 +170,10 @@ pub(super) async fn run(arguments: &Arguments, settings: &Settings) -> Result<u8
         None => settled.fail_on.unwrap_or_default(),
     };
     let report = Report::new(&selected.gates, findings, &address, fail_on);
-    let mut report = report.judged(selected.readiness.as_ref());
+    let baseline = arguments.baseline.updated(accepted, &report)?;
+    let mut report = report
+        .accepting(&baseline, &address, fail_on)
+        .judged(selected.readiness.as_ref());
     if let Some((selection, left_out)) = selected.left_out {
         report.selection = Some(selection);
         report.summary.left_out = left_out;

@@ -31,6 +31,8 @@ pub(super) struct DefinitionArguments {
 /// The gates that a command is about.
 pub(super) struct Selected {
     pub(super) gates: Vec<Gate>,
+    /// The ids of all gates, those that were left out too.
+    pub(super) defined: Vec<String>,
     /// The selection as it was written, and how many gates it left out.
     pub(super) left_out: Option<(String, usize)>,
     /// What it takes for the whole to be ready, unless gates were left out.
@@ -75,8 +77,11 @@ impl DefinitionArguments {
 }
 
 fn select(definitions: Definitions, selection: Option<&Selection>) -> Result<Selected, Errors> {
+    let ids = definitions.gates.iter().map(|gate| gate.id.clone());
+    let defined = ids.collect();
     let Some(selection) = selection else {
         return Ok(Selected {
+            defined,
             gates: definitions.gates,
             left_out: None,
             readiness: definitions.readiness,
@@ -87,6 +92,7 @@ fn select(definitions: Definitions, selection: Option<&Selection>) -> Result<Sel
     let gates = selection.pick(definitions.gates)?;
     let left_out = total - gates.len();
     Ok(Selected {
+        defined,
         gates,
         left_out: Some((selection.as_str().to_owned(), left_out)),
         readiness: definitions.readiness.filter(|_| left_out == 0),

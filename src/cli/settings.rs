@@ -45,6 +45,8 @@ pub(super) struct Settings {
 pub(super) struct RunSettings {
     /// Files of gates and folders of such files.
     pub(super) gates: Option<Vec<PathBuf>>,
+    /// The file of failures that are accepted for now.
+    pub(super) baseline: Option<PathBuf>,
     /// Which failures make the exit code 1.
     pub(super) fail_on: Option<FailOn>,
     /// How long the whole run may take.
@@ -77,6 +79,7 @@ struct Top {
     #[expect(dead_code, reason = "read word by word, before the fields as a whole")]
     engine: Option<String>,
     gates: Option<Vec<PathBuf>>,
+    baseline: Option<PathBuf>,
     fail_on: Option<FailOn>,
     timeout: Option<Age>,
     statement_timeout: Option<Age>,
@@ -92,6 +95,7 @@ struct TargetFields {
     #[expect(dead_code, reason = "read word by word, before the fields as a whole")]
     url_env: Option<String>,
     gates: Option<Vec<PathBuf>>,
+    baseline: Option<PathBuf>,
     fail_on: Option<FailOn>,
     timeout: Option<Age>,
     statement_timeout: Option<Age>,
@@ -182,6 +186,7 @@ impl Settings {
             address,
             RunSettings {
                 gates: run.gates.or_else(|| self.run.gates.clone()),
+                baseline: run.baseline.or_else(|| self.run.baseline.clone()),
                 fail_on: run.fail_on.or(self.run.fail_on),
                 timeout: run.timeout.or(self.run.timeout),
                 statement_timeout: run.statement_timeout.or(self.run.statement_timeout),
@@ -256,6 +261,7 @@ impl Reader<'_> {
             settings.default_target = top.default_target;
             settings.run = RunSettings {
                 gates: top.gates.map(|gates| self.paths(&gates)),
+                baseline: top.baseline.map(|file| self.root.join(file)),
                 fail_on: top.fail_on,
                 timeout: top.timeout,
                 statement_timeout: top.statement_timeout,
@@ -373,6 +379,7 @@ impl Reader<'_> {
             location: location?,
             run: RunSettings {
                 gates: target.gates.map(|gates| self.paths(&gates)),
+                baseline: target.baseline.map(|file| self.root.join(file)),
                 fail_on: target.fail_on,
                 timeout: target.timeout,
                 statement_timeout: target.statement_timeout,

@@ -460,4 +460,11 @@ pub trait Kind: std::fmt::Debug + Send + Sync {
     }
     /// What the measurement means.
     fn judge(&self, measured: &Measured) -> Judgement;
+    /// How many rows a failure comes to, where it comes to rows alone and each of them was counted:
+    /// only that can be accepted. A finding that fails is more than rows, unless the kind knows better.
+    fn rows_acceptable(&self, _measured: &Measured, judgement: &Judgement) -> Option<u64> {
+        let mut findings = judgement.findings.iter();
+        let rows = judgement.rows_offending.filter(|rows| *rows > 0);
+        rows.filter(|_| findings.all(|finding| !finding.is_failure))
+    }
 }

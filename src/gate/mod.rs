@@ -3,6 +3,7 @@
 //! A gate is a rule with an id; its kind says what must be measured ([`Kind::ask`]) and what the
 //! measurement means ([`Kind::judge`]). Knows nothing of connections and of clocks.
 
+pub mod baseline;
 mod build;
 pub mod catalog;
 pub mod fields;

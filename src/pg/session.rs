@@ -46,6 +46,14 @@ pub struct Snapshot {
     pub server_version: String,
 }
 
+impl Snapshot {
+    /// The day on which it was taken, in UTC.
+    pub fn day(&self) -> Option<jiff::civil::Date> {
+        let taken: jiff::Timestamp = self.taken_at.parse().ok()?;
+        Some(taken.to_zoned(jiff::tz::TimeZone::UTC).date())
+    }
+}
+
 /// A read-only session: `READ ONLY`, `REPEATABLE READ`, with timeouts, a fixed `search_path` and
 /// `row_security = off`, so that a policy that would hide rows raises an error.
 #[derive(Debug)]

@@ -81,7 +81,12 @@ pub(super) fn case(gate: &GateReport) -> TestCase {
     let mut case = TestCase::new(gate.id.as_str(), status);
     case.set_classname(format!("{}.{}", gate.suite, gate.kind));
     if gate.outcome == State::Warned {
-        case.set_system_out(format!("warned: {}", gate.message));
+        let mut text = format!("warned: {}", gate.message);
+        if gate.is_accepted() {
+            text.push('\n');
+            text.push_str(&super::terminal::details(gate));
+        }
+        case.set_system_out(text);
     }
     case
 }

@@ -1,6 +1,9 @@
 //! Step 5: one [`Report`] value, and renderings that are pure functions of it.
 
+mod accepted;
 pub mod audit;
+#[cfg(feature = "cli")]
+pub mod baseline;
 #[cfg(feature = "cli")]
 pub mod format;
 #[cfg(feature = "cli")]
@@ -22,6 +25,7 @@ pub mod terminal;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::gate::baseline::{Baseline, Standing};
 use crate::gate::readiness::Readiness;
 use crate::gate::threshold::Bounds;
 use crate::gate::{Figure, Finding, Gate, Severity};
@@ -29,6 +33,7 @@ use crate::pg::{Address, Snapshot};
 use crate::run::{Findings, OffendingRow, Outcome, State};
 use crate::source::Place;
 
+pub use accepted::AcceptedReport;
 pub use readiness::{IssueReport, ReadinessReport};
 
 /// Everything a run has to say.
@@ -61,6 +66,8 @@ pub struct Summary {
     pub passed: usize,
     /// How many hold but are beyond their warning level, or failed without blocking.
     pub warned: usize,
+    /// How many of the warned ones do not hold, and that is accepted.
+    pub accepted: usize,
     /// How many do not hold.
     pub failed: usize,
     /// How many had nothing to look at.
@@ -96,6 +103,8 @@ pub struct GateReport {
     pub message: String,
     /// The SQL that shows every offending row, or that failed.
     pub sql: Option<String>,
+    /// The acceptance of its failure in the baseline, whether it holds or not; null where there is none.
+    pub accepted: Option<AcceptedReport>,
     /// Where it is defined.
     pub defined_at: Place,
     /// The SQLSTATE of an errored gate, where Postgres gave one.
@@ -115,6 +124,17 @@ pub struct GateReport {
     /// The error as a person reads it; not part of the JSON.
     #[serde(skip)]
     pub rendered_error: Option<String>,
+    /// How many rows its failure comes to, where it comes to nothing else; not part of the JSON.
+    #[serde(skip)]
+    pub rows_acceptable: Option<u64>,
+}
+
+impl GateReport {
+    /// Whether it failed, and that is accepted.
+    pub fn is_accepted(&self) -> bool {
+        let found = self.accepted.as_ref();
+        found.is_some_and(|found| found.standing == Standing::Holds)
+    }
 }
 
 /// Which failures decide the exit code.
@@ -154,34 +174,29 @@ impl Report {
             .zip(findings.outcomes)
             .map(|(gate, outcome)| gate_report(gate, outcome, &mask))
             .collect();
-        let count = |state: State| reports.iter().filter(|gate| gate.outcome == state).count();
-        let blocks = |gate: &GateReport| match fail_on {
-            FailOn::Block => gate.outcome == State::Failed && gate.severity == Severity::Block,
-            FailOn::Warn => matches!(gate.outcome, State::Failed | State::Warned),
-        };
-        let exit_code = if count(State::Errored) > 0 {
-            3
-        } else {
-            u8::from(reports.iter().any(blocks))
-        };
         Self {
             version: 1,
-            summary: Summary {
-                exit_code,
-                total: reports.len(),
-                passed: count(State::Passed),
-                warned: count(State::Warned),
-                failed: count(State::Failed),
-                skipped: count(State::Skipped),
-                errored: count(State::Errored),
-                left_out: 0,
-            },
+            summary: summary(&reports, fail_on),
             selection: None,
             target: target.to_string(),
             snapshot: findings.snapshot,
             readiness: None,
             gates: reports,
         }
+    }
+
+    /// Holds failures against what is accepted, by the day of the snapshot; to be called before
+    /// [`Report::judged`].
+    #[must_use]
+    pub fn accepting(mut self, baseline: &Baseline, target: &Address, fail_on: FailOn) -> Self {
+        let day = self.snapshot.as_ref().and_then(Snapshot::day);
+        for gate in &mut self.gates {
+            if let Some(acceptance) = baseline.of(&gate.id) {
+                accepted::apply(acceptance, day, gate, &|text| target.mask(text));
+            }
+        }
+        self.summary = summary(&self.gates, fail_on);
+        self
     }
 
     /// Adds whether the whole is ready; what is not fails the run.
@@ -192,6 +207,32 @@ impl Report {
             self.summary.exit_code = self.summary.exit_code.max(1);
         }
         self
+    }
+}
+
+fn summary(gates: &[GateReport], fail_on: FailOn) -> Summary {
+    let count = |state: State| gates.iter().filter(|gate| gate.outcome == state).count();
+    let blocks = |gate: &GateReport| match fail_on {
+        FailOn::Block => gate.outcome == State::Failed && gate.severity == Severity::Block,
+        FailOn::Warn => {
+            matches!(gate.outcome, State::Failed | State::Warned) && !gate.is_accepted()
+        }
+    };
+    let exit_code = if count(State::Errored) > 0 {
+        3
+    } else {
+        u8::from(gates.iter().any(blocks))
+    };
+    Summary {
+        exit_code,
+        total: gates.len(),
+        passed: count(State::Passed),
+        warned: count(State::Warned),
+        accepted: gates.iter().filter(|gate| gate.is_accepted()).count(),
+        failed: count(State::Failed),
+        skipped: count(State::Skipped),
+        errored: count(State::Errored),
+        left_out: 0,
     }
 }
 
@@ -208,6 +249,7 @@ fn gate_report(gate: &Gate, outcome: Outcome, mask: &dyn Fn(&str) -> String) -> 
         threshold: None,
         message: String::new(),
         sql: None,
+        accepted: None,
         defined_at: gate.place.clone(),
         sqlstate: None,
         help: None,
@@ -217,6 +259,7 @@ fn gate_report(gate: &Gate, outcome: Outcome, mask: &dyn Fn(&str) -> String) -> 
         rows: Vec::new(),
         findings: Vec::new(),
         rendered_error: None,
+        rows_acceptable: None,
     };
     match outcome {
         Outcome::Errored(error) => {
@@ -230,8 +273,10 @@ fn gate_report(gate: &Gate, outcome: Outcome, mask: &dyn Fn(&str) -> String) -> 
             judgement,
             rows,
             sql,
+            rows_acceptable,
             ..
         } => {
+            report.rows_acceptable = rows_acceptable;
             report.rows_checked = judgement.rows_checked;
             report.rows_offending = judgement.rows_offending;
             report.measured = Some(judgement.measured);

@@ -80,6 +80,13 @@ pub fn render(report: &Report) -> String {
         "How many rows offend.",
         |gate| gate.rows_offending,
     );
+    per_gate(
+        &mut out,
+        report,
+        "postern_gate_rows_accepted",
+        "How many offending rows the baseline accepts.",
+        |gate| gate.accepted.as_ref().map(|accepted| accepted.rows),
+    );
     family(
         &mut out,
         "postern_gate_measured",

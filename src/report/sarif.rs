@@ -87,7 +87,7 @@ fn result(index: usize, gate: &GateReport) -> Value {
     let uri = utf8_percent_encode(&gate.defined_at.file, PATH).to_string();
     let details = terminal::details(gate);
     let message = format!("{}: {}\n{details}", gate.outcome.as_str(), gate.message);
-    json!({
+    let mut result = json!({
         "ruleId": gate.id,
         "ruleIndex": index,
         "kind": kind,
@@ -99,5 +99,10 @@ fn result(index: usize, gate: &GateReport) -> Value {
         }}],
         // One alert per gate, wherever in its file it moves.
         "partialFingerprints": {"gate/v1": gate.id},
-    })
+    });
+    // Not as a suppression: viewers hide those, and what is accepted stays visible.
+    if let Some(accepted) = &gate.accepted {
+        result["properties"] = json!({"accepted": accepted});
+    }
+    result
 }

@@ -141,7 +141,13 @@ pub(super) fn summary(report: &Report) -> String {
     ]
     .iter()
     .filter(|(n, _)| *n > 0)
-    .map(|(n, word)| format!("{} {word}", count(*n as u64)))
+    .map(|(n, word)| match *word {
+        "warned" if summary.accepted > 0 => {
+            let accepted = count(summary.accepted as u64);
+            format!("{} warned ({accepted} accepted)", count(*n as u64))
+        }
+        _ => format!("{} {word}", count(*n as u64)),
+    })
     .collect();
     format!(
         "{}: {}{notes}",
@@ -162,7 +168,7 @@ pub(super) fn details(gate: &GateReport) -> String {
     let expected = gate.threshold.as_ref().and_then(|bounds| {
         // What was not reached: a gate that only warns has kept its failing level.
         let warn = bounds.warn.as_ref();
-        warn.filter(|_| gate.outcome == State::Warned)
+        warn.filter(|_| gate.outcome == State::Warned && !gate.is_accepted())
             .or(bounds.fail.as_ref())
     });
     if let Some(threshold) = expected {
@@ -170,6 +176,9 @@ pub(super) fn details(gate: &GateReport) -> String {
     }
     if let Some(why) = &gate.why {
         out.push_str(&format!("why       {}\n", one_line(why)));
+    }
+    if let Some(accepted) = &gate.accepted {
+        out.push_str(&format!("accepted  {}\n", one_line(&accepted.sentence())));
     }
     for finding in &gate.findings {
         out.push_str(&format!("found     {}\n", one_line(&finding.what)));

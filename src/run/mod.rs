@@ -58,6 +58,8 @@ pub enum Outcome {
         rows: Vec<OffendingRow>,
         /// The SQL that shows every offending row.
         sql: Option<String>,
+        /// How many rows its failure comes to, where it comes to nothing else.
+        rows_acceptable: Option<u64>,
     },
     /// It could not be evaluated, so it has not passed.
     Errored(Error),
@@ -485,6 +487,10 @@ impl Round<'_> {
             (Verdict::Failed, _) | (Verdict::Empty, OnEmpty::Fail) => Some(Judged::Failed),
             (Verdict::Empty, OnEmpty::Skip) => None,
         };
+        let is_failed = judgement.verdict == Verdict::Failed;
+        let rows_acceptable = is_failed
+            .then(|| definition.definition.rows_acceptable(&measured, &judgement))
+            .flatten();
         let limit = definition.examples.unwrap_or(self.options.examples) as usize;
         let (mut rows, mut shown) = (Vec::new(), None);
         let is_bad = matches!(level, Some(Judged::Failed | Judged::Warned));
@@ -508,6 +514,7 @@ impl Round<'_> {
                 level,
                 rows,
                 sql: shown,
+                rows_acceptable,
             },
         );
     }

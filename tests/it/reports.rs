@@ -6,11 +6,12 @@ mod schema;
 
 use std::path::Path;
 
+use postern::gate::baseline::Standing;
 use postern::gate::threshold::Bounds;
 use postern::gate::{Figure, Finding, Severity};
 use postern::pg::Snapshot;
 use postern::report::format::{Format, Look};
-use postern::report::{GateReport, IssueReport, ReadinessReport, Report, Summary};
+use postern::report::{AcceptedReport, GateReport, IssueReport, ReadinessReport, Report, Summary};
 use postern::run::{OffendingRow, State};
 use postern::source::Place;
 use rstest::rstest;
@@ -50,6 +51,7 @@ fn gate(id: &str, kind: &str, outcome: State, message: &str, line: u32) -> GateR
         }),
         message: message.to_owned(),
         sql: None,
+        accepted: None,
         defined_at: Place {
             file: "gates/bets.toml".to_owned(),
             line,
@@ -62,6 +64,7 @@ fn gate(id: &str, kind: &str, outcome: State, message: &str, line: u32) -> GateR
         rows: Vec::new(),
         findings: Vec::new(),
         rendered_error: None,
+        rows_acceptable: None,
     }
 }
 
@@ -110,6 +113,29 @@ fn report() -> Report {
             }),
             ..gate("bets_complete", "completeness", State::Warned, "11,856 of 12,480 rows complete (95%)", 24)
         },
+        GateReport {
+            rows_offending: Some(37),
+            measured: Some(Figure::rows(37)),
+            rows: vec![row("4")],
+            accepted: Some(AcceptedReport {
+                rows: 37,
+                reason: "bets of 2019 lost | their <game>".to_owned(),
+                owner: "data team".to_owned(),
+                until: Some("2025-12-31".to_owned()),
+                standing: Standing::Holds,
+                defined_at: Place {
+                    file: "postern.baseline.toml".to_owned(),
+                    line: 3,
+                },
+            }),
+            ..gate(
+                "bets_settled",
+                "completeness",
+                State::Warned,
+                "37 of 12,480 rows incomplete; 37 accepted until 2025-12-31, reason: bets of 2019 lost | their <game>",
+                28,
+            )
+        },
         gate("refunds_unique", "unique", State::Skipped, "nothing to look at: the table is empty", 31),
         GateReport {
             rows_checked: None,
@@ -129,9 +155,10 @@ fn report() -> Report {
         version: 1,
         summary: Summary {
             exit_code: 3,
-            total: 6,
+            total: 7,
             passed: 1,
-            warned: 1,
+            warned: 2,
+            accepted: 1,
             failed: 2,
             skipped: 1,
             errored: 1,

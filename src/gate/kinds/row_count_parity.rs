@@ -301,4 +301,9 @@ impl Kind for RowCountParity {
             findings,
         }
     }
+
+    fn rows_acceptable(&self, _measured: &Measured, judgement: &Judgement) -> Option<u64> {
+        // The findings say where the rows are.
+        judgement.rows_offending.filter(|rows| *rows > 0)
+    }
 }

@@ -75,6 +75,11 @@ pub(super) fn differing(measured: &Measured) -> Differing {
     found
 }
 
+/// Whether every row was compared that may differ.
+pub(super) fn is_whole(measured: &Measured) -> bool {
+    differing(measured).left_out == 0
+}
+
 /// What is wrong with the rows of one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Difference {
