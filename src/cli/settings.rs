@@ -53,6 +53,8 @@ pub(super) struct RunSettings {
     pub(super) statement_timeout: Option<Age>,
     /// How long a statement may wait for a lock.
     pub(super) lock_timeout: Option<Age>,
+    /// How many sessions on one database share the work.
+    pub(super) connections: Option<u8>,
 }
 
 #[derive(Debug)]
@@ -81,6 +83,8 @@ struct Top {
     timeout: Option<Age>,
     statement_timeout: Option<Age>,
     lock_timeout: Option<Age>,
+    #[schemars(range(min = 1, max = 64))]
+    connections: Option<u8>,
 }
 
 /// `[target.NAME]`.
@@ -96,6 +100,8 @@ struct TargetFields {
     timeout: Option<Age>,
     statement_timeout: Option<Age>,
     lock_timeout: Option<Age>,
+    #[schemars(range(min = 1, max = 64))]
+    connections: Option<u8>,
 }
 
 /// `[scenario]`.
@@ -186,6 +192,7 @@ impl Settings {
                 timeout: run.timeout.or(self.run.timeout),
                 statement_timeout: run.statement_timeout.or(self.run.statement_timeout),
                 lock_timeout: run.lock_timeout.or(self.run.lock_timeout),
+                connections: run.connections.or(self.run.connections),
             },
         ))
     }
@@ -260,6 +267,7 @@ impl Reader<'_> {
                 timeout: top.timeout,
                 statement_timeout: top.statement_timeout,
                 lock_timeout: top.lock_timeout,
+                connections: top.connections,
             };
         }
         if self.errors.is_empty() {
@@ -377,6 +385,7 @@ impl Reader<'_> {
                 timeout: target.timeout,
                 statement_timeout: target.statement_timeout,
                 lock_timeout: target.lock_timeout,
+                connections: target.connections,
             },
         })
     }

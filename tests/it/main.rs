@@ -7,6 +7,7 @@ mod audit;
 mod bench;
 mod check;
 mod db;
+mod engine;
 mod engines;
 mod exit_codes;
 mod fragmentation;
