@@ -54,6 +54,7 @@ fn report() -> Report {
             server_version: "15.18".to_owned(),
         }),
         outcomes: outcomes.collect(),
+        notes: Vec::new(),
     };
     let target = Address::parse("postgres://ann:hunter22@db.example/shop").unwrap();
     Report::new(&gates, findings, &target, FailOn::Block)

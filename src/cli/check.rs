@@ -53,6 +53,9 @@ pub(super) struct Arguments {
     /// How many offending rows are named at the most, where a gate does not say.
     #[arg(long, value_name = "N", default_value_t = 10)]
     examples: u32,
+    /// How many sessions on one database share the work, all on one snapshot. [default: 2]
+    #[arg(long, value_name = "N", env = "POSTERN_CONNECTIONS", value_parser = clap::value_parser!(u8).range(1..=64))]
+    connections: Option<u8>,
     /// Names the gates that passed, too.
     #[arg(long, short)]
     verbose: bool,
@@ -145,6 +148,8 @@ pub(super) async fn run(arguments: &Arguments, settings: &Settings) -> Result<u8
             ..defaults
         },
         examples: arguments.examples,
+        connections: (arguments.connections.or(settled.connections))
+            .map_or(run::CONNECTIONS, usize::from),
         timeout: arguments
             .timeout
             .or(settled.timeout)
@@ -164,6 +169,9 @@ pub(super) async fn run(arguments: &Arguments, settings: &Settings) -> Result<u8
             return Err(stop::error("nothing was decided").into());
         }
     };
+    for note in &findings.notes {
+        super::remark(note);
+    }
     let fail_on = match arguments.fail_on {
         Some(FailOnArgument::Block) => FailOn::Block,
         Some(FailOnArgument::Warn) => FailOn::Warn,

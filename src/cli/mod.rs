@@ -197,7 +197,7 @@ fn is_coloured(stream: &impl IsTerminal) -> bool {
 
 /// Says something beside the result.
 fn remark(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "note: {text}");
+    let _ = writeln!(std::io::stderr().lock(), "note: {}", mask(text));
 }
 
 /// Writes to stdout; a reader that has gone (`| head`) is no error.

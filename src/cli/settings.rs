@@ -55,6 +55,8 @@ pub(super) struct RunSettings {
     pub(super) statement_timeout: Option<Age>,
     /// How long a statement may wait for a lock.
     pub(super) lock_timeout: Option<Age>,
+    /// How many sessions on one database share the work.
+    pub(super) connections: Option<u8>,
 }
 
 #[derive(Debug)]
@@ -84,6 +86,8 @@ struct Top {
     timeout: Option<Age>,
     statement_timeout: Option<Age>,
     lock_timeout: Option<Age>,
+    #[schemars(range(min = 1, max = 64))]
+    connections: Option<u8>,
 }
 
 /// `[target.NAME]`.
@@ -100,6 +104,8 @@ struct TargetFields {
     timeout: Option<Age>,
     statement_timeout: Option<Age>,
     lock_timeout: Option<Age>,
+    #[schemars(range(min = 1, max = 64))]
+    connections: Option<u8>,
 }
 
 /// `[scenario]`.
@@ -191,6 +197,7 @@ impl Settings {
                 timeout: run.timeout.or(self.run.timeout),
                 statement_timeout: run.statement_timeout.or(self.run.statement_timeout),
                 lock_timeout: run.lock_timeout.or(self.run.lock_timeout),
+                connections: run.connections.or(self.run.connections),
             },
         ))
     }
@@ -266,6 +273,7 @@ impl Reader<'_> {
                 timeout: top.timeout,
                 statement_timeout: top.statement_timeout,
                 lock_timeout: top.lock_timeout,
+                connections: top.connections,
             };
         }
         if self.errors.is_empty() {
@@ -384,6 +392,7 @@ impl Reader<'_> {
                 timeout: target.timeout,
                 statement_timeout: target.statement_timeout,
                 lock_timeout: target.lock_timeout,
+                connections: target.connections,
             },
         })
     }

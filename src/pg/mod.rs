@@ -16,6 +16,6 @@ pub(crate) use owner::{machine, random_hex};
 #[cfg(unix)]
 pub(crate) use server::local::{help_for_room, shared};
 pub use server::{EngineChoice, Server, ServerOptions};
-pub use session::{Failure, Limits, SEARCH_PATH, Session, Snapshot};
+pub use session::{Failure, Limits, SEARCH_PATH, Session, Snapshot, terminate};
 pub use throwaway::Database;
 pub(crate) use throwaway::{close, connect, end_sessions, execute, plain};

@@ -7,7 +7,7 @@ use sqlx::{ConnectOptions, Connection, Executor, Row};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql;
-use crate::sql::Sql;
+use crate::sql::{Literal, Sql};
 
 use super::Address;
 use super::address::CANNOT_CONNECT;
@@ -63,7 +63,6 @@ pub struct Session {
     snapshot: Snapshot,
     /// The server's process for this session.
     backend: i32,
-    connect_timeout: Duration,
 }
 
 /// The schemas that unqualified names are looked up in.
@@ -72,7 +71,7 @@ pub const SEARCH_PATH: &[&str] = &["pg_catalog", "public"];
 /// Takes the snapshot, and has the server end a statement whose client is gone: killed, or cut off
 /// from the network. Postgres 14 and later can do that, on Linux; others would refuse the setting.
 const SNAPSHOT: &str = "
-select pg_export_snapshot(), to_char(now(), 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), pg_is_in_recovery(),
+select case when $1 then pg_export_snapshot() end, to_char(now(), 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), pg_is_in_recovery(),
   current_setting('server_version'), pg_backend_pid(),
   case when current_setting('client_connection_check_interval', true) is not null and version() like '%linux%'
     then set_config('client_connection_check_interval', '1000', false) end";
@@ -80,6 +79,15 @@ select pg_export_snapshot(), to_char(now(), 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')
 impl Session {
     /// Connects, fixes the settings, and takes a snapshot.
     pub async fn open(address: &Address, limits: &Limits) -> Result<Self> {
+        Self::on(address, limits, None).await
+    }
+
+    /// A further session on the snapshot that a first one has taken, and still holds.
+    pub async fn join(address: &Address, limits: &Limits, snapshot: &Snapshot) -> Result<Self> {
+        Self::on(address, limits, Some(snapshot)).await
+    }
+
+    async fn on(address: &Address, limits: &Limits, joined: Option<&Snapshot>) -> Result<Self> {
         let options = address.options().clone().application_name("postern");
         let connection = tokio::time::timeout(limits.connect, options.connect()).await;
         let mut connection = match connection {
@@ -105,17 +113,30 @@ impl Session {
              begin isolation level repeatable read read only",
             milliseconds(limits.statement),
             milliseconds(limits.lock),
-            milliseconds(limits.statement).saturating_add(60_000),
+            // A session waits while others of the run have their turns.
+            milliseconds(limits.statement)
+                .saturating_mul(4)
+                .saturating_add(60_000),
         );
         let opened = async {
             (&mut connection).execute(sqlx::raw_sql(setup)).await?;
-            let row = sqlx::query(SNAPSHOT).fetch_one(&mut connection).await?;
+            if let Some(snapshot) = joined {
+                let import = sql!("set transaction snapshot {}", Literal(&snapshot.id));
+                (&mut connection).execute(sqlx::raw_sql(import)).await?;
+            }
+            let row = sqlx::query(SNAPSHOT)
+                .bind(joined.is_none())
+                .fetch_one(&mut connection)
+                .await?;
             let backend: i32 = row.try_get(4)?;
-            let snapshot = Snapshot {
-                id: row.try_get(0)?,
-                taken_at: row.try_get(1)?,
-                in_recovery: row.try_get(2)?,
-                server_version: row.try_get(3)?,
+            let snapshot = match joined {
+                Some(snapshot) => snapshot.clone(),
+                None => Snapshot {
+                    id: row.try_get(0)?,
+                    taken_at: row.try_get(1)?,
+                    in_recovery: row.try_get(2)?,
+                    server_version: row.try_get(3)?,
+                },
             };
             // What a failed statement rolls back to, so that the snapshot survives it.
             (&mut connection).execute("savepoint postern").await?;
@@ -127,7 +148,6 @@ impl Session {
             address: address.clone(),
             snapshot,
             backend,
-            connect_timeout: limits.connect,
         })
     }
 
@@ -252,20 +272,9 @@ impl Session {
         }
     }
 
-    /// Ends the session in the midst of a statement, which a closed connection alone would not.
-    pub async fn terminate(self) {
-        let (options, backend) = (self.address.options().clone(), self.backend);
-        drop(self.connection);
-        let ended = async {
-            let mut other = options.application_name("postern").connect().await?;
-            sqlx::query("select pg_terminate_backend($1)")
-                .bind(backend)
-                .execute(&mut other)
-                .await?;
-            other.close().await
-        };
-        // Without it the server looks after its client every second, see [`SNAPSHOT`].
-        let _ = tokio::time::timeout(self.connect_timeout, ended).await;
+    /// The server's process for this session.
+    pub fn backend(&self) -> i32 {
+        self.backend
     }
 
     /// Ends the session.
@@ -273,6 +282,21 @@ impl Session {
         // The report is complete by now; a server that is gone has ended the session itself.
         let _ = self.connection.close().await;
     }
+}
+
+/// Ends sessions in the midst of their statements, which closed connections alone would not.
+pub async fn terminate(address: &Address, backends: &[i32], limits: &Limits) {
+    let options = address.options().clone().application_name("postern");
+    let ended = async {
+        let mut other = options.connect().await?;
+        sqlx::query("select pg_terminate_backend(pid) from unnest($1::int[]) pid")
+            .bind(backends)
+            .execute(&mut other)
+            .await?;
+        other.close().await
+    };
+    // Without it the server looks after its client every second, see [`SNAPSHOT`].
+    let _ = tokio::time::timeout(limits.connect, ended).await;
 }
 
 /// An error, and where in the statement (in characters, from 1) Postgres saw it.

@@ -1,23 +1,22 @@
 //! Step 4: execution. Opens read-only sessions, loads what gates need to know, runs the plan,
 //! judges, and collects evidence.
 
+mod ask;
 mod catalog;
 mod early;
+mod pool;
+mod round;
 mod timed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::gate::catalog::{Catalog, Side};
-use crate::gate::{
-    Ask, AuthorCheck, Evidence, Explained, Gate, Judgement, Known, Measured, Needs, OnEmpty,
-    Verdict,
-};
-use crate::pg::{Address, Failure, Limits, Session, Snapshot};
-use crate::plan::{Plan, Step, plan};
-use crate::sql;
-use crate::sql::{Relation, Sql};
+use crate::error::Error;
+use crate::gate::catalog::Side;
+use crate::gate::{Gate, Judgement, Needs};
+use crate::pg::{Address, Limits, Snapshot};
+
+use round::Round;
 
 pub use early::Interrupt;
 
@@ -28,17 +27,23 @@ pub struct Options {
     pub limits: Limits,
     /// How many offending rows are named at the most, where a gate does not say.
     pub examples: u32,
+    /// How many sessions on one database share the work, all on one snapshot; at least 1.
+    pub connections: usize,
     /// How long the whole run may take; gates that were not judged by then are errored.
     pub timeout: Option<Duration>,
     /// Ends the run early, with the same effect.
     pub interrupt: Interrupt,
 }
 
+/// How many sessions share the work where nobody says.
+pub const CONNECTIONS: usize = 2;
+
 impl Default for Options {
     fn default() -> Self {
         Self {
             limits: Limits::default(),
             examples: 10,
+            connections: CONNECTIONS,
             timeout: None,
             interrupt: Interrupt::default(),
         }
@@ -147,6 +152,8 @@ pub struct Findings {
     pub snapshot: Option<Snapshot>,
     /// One outcome per gate.
     pub outcomes: Vec<Outcome>,
+    /// What is worth knowing beside that, such as that a connection could not be had.
+    pub notes: Vec<String>,
 }
 
 /// How often a run starts over on a new snapshot after its connection was lost.
@@ -155,8 +162,8 @@ const RESTARTS: usize = 3;
 /// Evaluates every gate against `targets`, which holds at least [`Side::Main`].
 ///
 /// Never fails as a whole: a gate that could not be evaluated is an [`Outcome::Errored`]. All
-/// judged gates read one moment: when a connection is lost, the gates that were being measured are
-/// errored and all others are evaluated anew on a new snapshot.
+/// judged gates read one moment: when a connection is lost, the gates that were being measured on it
+/// are errored and all others are evaluated anew on a new snapshot, over one connection.
 pub async fn check(
     gates: &[Gate],
     targets: &BTreeMap<Side, Address>,
@@ -165,17 +172,9 @@ pub async fn check(
     let mut given_up: BTreeMap<usize, Error> = BTreeMap::new();
     let mut early = std::pin::pin!(options.interrupt.or_after(options.timeout));
     for attempt in 0.. {
-        let mut round = Round {
-            gates,
-            options,
-            sessions: BTreeMap::new(),
-            snapshot: None,
-            outcomes: given_up
-                .iter()
-                .map(|(gate, error)| (*gate, Outcome::Errored(error.clone())))
-                .collect(),
-            lost: BTreeMap::new(),
-        };
+        // A gate that ends connections ends only its own where there is no other.
+        let connections = if attempt == 0 { options.connections } else { 1 };
+        let mut round = Round::new(gates, options, connections, &given_up);
         // Dropped halfway, an evaluation leaves what was judged by then.
         let ended_early = tokio::select! {
             () = round.evaluate(targets) => None,
@@ -184,362 +183,13 @@ pub async fn check(
         if let Some(error) = ended_early {
             return round.abandon(&error).await;
         }
-        let lost = std::mem::take(&mut round.lost);
+        let lost = round.take_lost();
         if lost.is_empty() || attempt == RESTARTS {
-            for (gate, error) in lost {
-                round.outcomes.insert(gate, Outcome::Errored(error));
-            }
-            return Findings {
-                snapshot: round.snapshot,
-                outcomes: round.outcomes.into_values().collect(),
-            };
+            return round.finish(lost);
         }
         given_up.extend(lost);
     }
     unreachable!("the last attempt returns")
-}
-
-/// One evaluation on one snapshot.
-struct Round<'a> {
-    gates: &'a [Gate],
-    options: &'a Options,
-    sessions: BTreeMap<Side, Session>,
-    /// That of the main session, once there was one.
-    snapshot: Option<Snapshot>,
-    outcomes: BTreeMap<usize, Outcome>,
-    /// Gates that were being measured when a connection was lost.
-    lost: BTreeMap<usize, Error>,
-}
-
-impl Round<'_> {
-    async fn evaluate(&mut self, targets: &BTreeMap<Side, Address>) {
-        let needs: BTreeMap<usize, Needs> = (0..self.gates.len())
-            .filter(|gate| !self.outcomes.contains_key(gate))
-            .map(|gate| (gate, self.gates[gate].definition.needs()))
-            .collect();
-        let mut catalogs = BTreeMap::new();
-        let sides: BTreeSet<Side> = std::iter::once(Side::Main)
-            .chain(needs.values().flat_map(sides_of))
-            .collect();
-        for side in sides {
-            let concerned: Vec<usize> = needs
-                .iter()
-                .filter(|(_, needs)| {
-                    side == Side::Main || sides_of(needs).any(|other| other == side)
-                })
-                .map(|(gate, _)| *gate)
-                .collect();
-            match self.open(&side, targets, &needs).await {
-                Ok(catalog) => {
-                    catalogs.insert(side, catalog);
-                }
-                Err(error) => {
-                    for gate in concerned {
-                        self.outcomes
-                            .entry(gate)
-                            .or_insert_with(|| Outcome::Errored(error.clone()));
-                    }
-                }
-            }
-        }
-        let mut asks = BTreeMap::new();
-        for (gate, needs) in &needs {
-            if self.outcomes.contains_key(gate) || !self.lost.is_empty() {
-                continue;
-            }
-            if let Some(explained) = self.explain(*gate, &needs.checks).await {
-                let known = Known {
-                    catalogs: &catalogs,
-                    explained: &explained,
-                };
-                match self.gates[*gate].definition.ask(&known) {
-                    Ok(ask) => {
-                        asks.insert(*gate, ask);
-                    }
-                    Err(error) => self.errored(*gate, error),
-                }
-            }
-        }
-        self.measure(&asks, &catalogs).await;
-        for (_, session) in std::mem::take(&mut self.sessions) {
-            session.close().await;
-        }
-    }
-
-    /// What there is when a run ends early: gates that were not judged are errored, and the
-    /// server is told to end what it still does.
-    async fn abandon(mut self, error: &Error) -> Findings {
-        for (_, session) in std::mem::take(&mut self.sessions) {
-            session.terminate().await;
-        }
-        for (gate, error) in std::mem::take(&mut self.lost) {
-            self.outcomes.insert(gate, Outcome::Errored(error));
-        }
-        for gate in 0..self.gates.len() {
-            if !self.outcomes.contains_key(&gate) {
-                self.errored(gate, error.clone());
-            }
-        }
-        Findings {
-            snapshot: self.snapshot,
-            outcomes: self.outcomes.into_values().collect(),
-        }
-    }
-
-    async fn open(
-        &mut self,
-        side: &Side,
-        targets: &BTreeMap<Side, Address>,
-        needs: &BTreeMap<usize, Needs>,
-    ) -> Result<Catalog> {
-        let address = targets.get(side).ok_or_else(|| {
-            let name = match side {
-                Side::Main => "of the run",
-                Side::Other(name) => name,
-            };
-            Error::usage(format!("there is no target `{name}`"))
-                .help("define it as [target.NAME] in postern.toml, or give --other NAME=URL")
-        })?;
-        let session = Session::open(address, &self.options.limits).await?;
-        if *side == Side::Main {
-            self.snapshot = Some(session.snapshot().clone());
-        }
-        let session = self.sessions.entry(side.clone()).insert_entry(session);
-        catalog::load(session.into_mut(), side, needs.values()).await
-    }
-
-    fn errored(&mut self, gate: usize, error: Error) {
-        if error.kind() == ErrorKind::ConnectionLost {
-            self.lost.insert(gate, error);
-        } else {
-            let error = if error.excerpts().is_empty() {
-                let origin = &self.gates[gate].origin;
-                error.at(origin.file.excerpt(origin.fields.header.clone(), ""))
-            } else {
-                error
-            };
-            self.outcomes.insert(gate, Outcome::Errored(error));
-        }
-    }
-
-    /// Checks all author-written SQL of a gate; `None` when some of it is wrong.
-    async fn explain(&mut self, gate: usize, checks: &[AuthorCheck]) -> Option<Vec<Explained>> {
-        let mut explained = Vec::new();
-        for check in checks {
-            let session = self.sessions.get_mut(&check.side)?;
-            match session.explain(&check.statement).await {
-                Ok(plan) => {
-                    let mut relations = BTreeSet::new();
-                    relations_of(&plan, &mut relations);
-                    explained.push(Explained {
-                        relations: relations.into_iter().collect(),
-                    });
-                }
-                Err(failure) => {
-                    let error = self.blame(gate, check, failure);
-                    self.errored(gate, error);
-                    return None;
-                }
-            }
-        }
-        Some(explained)
-    }
-
-    /// Points at the author's own text where Postgres saw the mistake.
-    fn blame(&self, gate: usize, check: &AuthorCheck, failure: Failure) -> Error {
-        let statement = check.statement.as_str();
-        let offset = failure.position.and_then(|position| {
-            let (byte, _) = statement.char_indices().nth(position.checked_sub(1)?)?;
-            let start = statement.rfind(check.author.as_str())?;
-            byte.checked_sub(start)
-                .filter(|at| *at <= check.author.as_str().len())
-        });
-        let origin = &self.gates[gate].origin;
-        failure
-            .error
-            .at(origin.author_excerpt(check.field, check.author.as_str(), offset))
-    }
-
-    /// Runs the plan of all asks and judges each gate as soon as all of its steps were answered.
-    async fn measure(&mut self, asks: &BTreeMap<usize, Ask>, catalogs: &BTreeMap<Side, Catalog>) {
-        let all = plan(asks.iter().map(|(gate, ask)| (*gate, ask)));
-        let mut answers: BTreeMap<usize, Vec<Option<String>>> = BTreeMap::new();
-        let mut alone = BTreeSet::new();
-        // In the order of the gates, so that a run that ends early has judged the first of them.
-        let mut steps: Vec<(usize, &Step)> = all.steps.iter().enumerate().collect();
-        steps.sort_by_key(|(_, step)| step.gates.iter().min().copied());
-        for (index, step) in steps {
-            match self.answer(step).await {
-                Ok(row) => {
-                    answers.insert(index, row);
-                }
-                // One gate's expression can bring down a shared scan; each is then asked alone.
-                Err(error) if step.gates.len() > 1 && error.kind() == ErrorKind::Database => {
-                    alone.extend(step.gates.iter().copied());
-                }
-                Err(error) => {
-                    for gate in &step.gates {
-                        self.errored(*gate, error.clone());
-                    }
-                }
-            }
-            for gate in &step.gates {
-                let bindings = all.bindings.get(gate).into_iter().flatten();
-                let mut steps = bindings.map(|binding| &binding.step);
-                if self.is_open(*gate) && steps.all(|step| answers.contains_key(step)) {
-                    let ask = &asks[gate];
-                    let measured = values(*gate, ask, &all, &answers);
-                    self.judge(*gate, ask, measured, catalogs).await;
-                }
-            }
-            if !self.lost.is_empty() {
-                return;
-            }
-        }
-        for (gate, ask) in asks {
-            if !self.is_open(*gate) {
-                continue;
-            }
-            // The others asked nothing.
-            let measured = if alone.contains(gate) {
-                self.measure_alone(*gate, ask).await
-            } else {
-                Some(values(*gate, ask, &all, &answers))
-            };
-            if let Some(measured) = measured {
-                self.judge(*gate, ask, measured, catalogs).await;
-            }
-        }
-    }
-
-    /// Whether a gate still waits for its outcome and can get one.
-    fn is_open(&self, gate: usize) -> bool {
-        !self.outcomes.contains_key(&gate) && self.lost.is_empty()
-    }
-
-    /// What one gate asks, in statements of its own; `None` when one of them failed.
-    async fn measure_alone(&mut self, gate: usize, ask: &Ask) -> Option<Measured> {
-        let own = plan([(gate, ask)]);
-        let mut answers = BTreeMap::new();
-        for (index, step) in own.steps.iter().enumerate() {
-            match self.answer(step).await {
-                Ok(row) => {
-                    answers.insert(index, row);
-                }
-                Err(error) => {
-                    self.errored(gate, error);
-                    return None;
-                }
-            }
-        }
-        Some(values(gate, ask, &own, &answers))
-    }
-
-    async fn answer(&mut self, step: &Step) -> Result<Vec<Option<String>>> {
-        let session = self
-            .sessions
-            .get_mut(&step.side)
-            .expect("a gate asks only where a session was opened");
-        if let Some(runs) = step.timed {
-            let timed = timed::measure(session, &step.sql, runs).await;
-            return timed.map_err(|failure| failure.error);
-        }
-        let rows = session
-            .rows(&step.sql, 2)
-            .await
-            .map_err(|failure| failure.error)?;
-        rows.into_iter().next().ok_or_else(|| {
-            Error::new(ErrorKind::Database, "the statement returned no row")
-                .with_sql(step.sql.as_str())
-        })
-    }
-
-    async fn judge(
-        &mut self,
-        gate: usize,
-        ask: &Ask,
-        mut measured: Measured,
-        catalogs: &BTreeMap<Side, Catalog>,
-    ) {
-        let definition = &self.gates[gate];
-        let known = Known {
-            catalogs,
-            explained: &[],
-        };
-        let mut evidences = ask.evidence.clone();
-        loop {
-            match definition.definition.ask_more(&known, &measured) {
-                Ok(None) => break,
-                Ok(Some(more)) => {
-                    let Some(answers) = self.measure_alone(gate, &more).await else {
-                        return;
-                    };
-                    measured = measured.and(answers);
-                    evidences.extend(more.evidence);
-                }
-                Err(error) => return self.errored(gate, error),
-            }
-        }
-        let judgement = definition.definition.judge(&measured);
-        let level = match (judgement.verdict, definition.on_empty) {
-            (Verdict::Passed, _) | (Verdict::Empty, OnEmpty::Pass) => Some(Judged::Passed),
-            (Verdict::Warned, _) => Some(Judged::Warned),
-            (Verdict::Failed, _) | (Verdict::Empty, OnEmpty::Fail) => Some(Judged::Failed),
-            (Verdict::Empty, OnEmpty::Skip) => None,
-        };
-        let is_failed = judgement.verdict == Verdict::Failed;
-        let rows_acceptable = is_failed
-            .then(|| definition.definition.rows_acceptable(&measured, &judgement))
-            .flatten();
-        let limit = definition.examples.unwrap_or(self.options.examples) as usize;
-        let (mut rows, mut shown) = (Vec::new(), None);
-        let is_bad = matches!(level, Some(Judged::Failed | Judged::Warned));
-        for evidence in evidences.iter().filter(|_| is_bad) {
-            if measured.count(&evidence.counted_by) == 0 {
-                continue;
-            }
-            shown.get_or_insert_with(|| evidence.sql.as_str().to_owned());
-            let room = limit - rows.len();
-            match self.name_rows(evidence, room).await {
-                Ok(found) => rows.extend(found),
-                Err(error) => {
-                    return self.errored(gate, error.context("offending rows could not be listed"));
-                }
-            }
-        }
-        self.outcomes.insert(
-            gate,
-            Outcome::Judged {
-                judgement: Box::new(judgement),
-                level,
-                rows,
-                sql: shown,
-                rows_acceptable,
-            },
-        );
-    }
-
-    async fn name_rows(&mut self, evidence: &Evidence, limit: usize) -> Result<Vec<OffendingRow>> {
-        if evidence.columns.is_empty() || limit == 0 {
-            return Ok(Vec::new());
-        }
-        let session = self
-            .sessions
-            .get_mut(&evidence.side)
-            .expect("a gate asks only where a session was opened");
-        let limited: Sql = sql!("select * from ({}) e limit {}", evidence.sql, limit);
-        let rows = session
-            .rows(&limited, limit)
-            .await
-            .map_err(|failure| failure.error)?;
-        Ok(rows
-            .into_iter()
-            .map(|values| OffendingRow {
-                key: evidence.columns.iter().cloned().zip(values).collect(),
-                what: evidence.what.clone(),
-            })
-            .collect())
-    }
 }
 
 /// The databases that gates read, the run's target included.
@@ -551,42 +201,7 @@ pub fn sides(gates: &[Gate]) -> BTreeSet<Side> {
     sides
 }
 
-/// The values of one gate out of the answers to a plan.
-fn values(
-    gate: usize,
-    ask: &Ask,
-    plan: &Plan,
-    answers: &BTreeMap<usize, Vec<Option<String>>>,
-) -> Measured {
-    let bindings = plan.bindings.get(&gate).map_or(&[][..], Vec::as_slice);
-    let asked = bindings.iter().map(|binding| {
-        let value = answers
-            .get(&binding.step)
-            .and_then(|row| row.get(binding.column))
-            .expect("a gate is judged only when all its steps were answered");
-        (binding.label.clone(), value.clone())
-    });
-    let known = ask.known.iter();
-    let known = known.map(|(label, n)| (label.clone(), Some(n.to_string())));
-    Measured::new(asked.chain(known), ask.findings.clone())
-}
-
 fn sides_of(needs: &Needs) -> impl Iterator<Item = Side> + '_ {
     let relations = needs.relations.iter().map(|(side, _)| side.clone());
     relations.chain(needs.checks.iter().map(|check| check.side.clone()))
-}
-
-/// The relations that a plan reads.
-fn relations_of(plan: &serde_json::Value, found: &mut BTreeSet<Relation>) {
-    match plan {
-        serde_json::Value::Array(items) => items.iter().for_each(|item| relations_of(item, found)),
-        serde_json::Value::Object(fields) => {
-            let text = |key: &str| fields.get(key).and_then(serde_json::Value::as_str);
-            if let (Some(schema), Some(name)) = (text("Schema"), text("Relation Name")) {
-                found.insert(Relation::new(schema, name));
-            }
-            fields.values().for_each(|value| relations_of(value, found));
-        }
-        _ => {}
-    }
 }

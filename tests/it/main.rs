@@ -8,6 +8,7 @@ mod baseline;
 mod bench;
 mod check;
 mod db;
+mod engine;
 mod engines;
 mod exit_codes;
 mod fragmentation;

@@ -100,8 +100,12 @@ fn gates(text: &str) -> Vec<Gate> {
 }
 
 async fn check(gates: &[Gate], address: &Address) -> Vec<GateReport> {
+    check_with(gates, address, &Options::default()).await
+}
+
+async fn check_with(gates: &[Gate], address: &Address, options: &Options) -> Vec<GateReport> {
     let targets = BTreeMap::from([(Side::Main, address.clone())]);
-    let findings = postern::run::check(gates, &targets, &Options::default()).await;
+    let findings = postern::run::check(gates, &targets, options).await;
     Report::new(gates, findings, address, FailOn::Block).gates
 }
 
@@ -394,15 +398,43 @@ fn gate() -> impl Strategy<Value = String> {
         .prop_map(|(rule, filter, bound)| format!("table = 's.Rows'\n{rule}{filter}{bound}"))
 }
 
+/// A suite of random gates.
+fn suite(rules: &[String]) -> String {
+    let numbered = rules.iter().enumerate();
+    let gates: Vec<String> = numbered
+        .map(|(index, rule)| format!("[[gate]]\nid = 'g{index}'\n{rule}"))
+        .collect();
+    gates.join("\n")
+}
+
+#[test]
+fn many_connections_report_what_one_reports() {
+    let input = (data(), prop::collection::vec(gate(), 2..12));
+    for_all(12, &input, |runtime, database, ((rows, parents), rules)| {
+        let suite = gates(&suite(&rules));
+        let (one, many) = runtime.block_on(async {
+            fill(database, &rows, &parents).await;
+            let on = |connections| Options {
+                connections,
+                ..Options::default()
+            };
+            let one = check_with(&suite, database.address(), &on(1)).await;
+            let many = check_with(&suite, database.address(), &on(4)).await;
+            (one, many)
+        });
+        prop_assert_eq!(
+            serde_json::to_value(one).unwrap(),
+            serde_json::to_value(many).unwrap()
+        );
+        Ok(())
+    });
+}
+
 #[test]
 fn fused_results_equal_those_of_each_gate_alone() {
     let input = (data(), prop::collection::vec(gate(), 2..9));
     for_all(12, &input, |runtime, database, ((rows, parents), rules)| {
-        let numbered = rules.iter().enumerate();
-        let text: Vec<String> = numbered
-            .map(|(index, rule)| format!("[[gate]]\nid = 'g{index}'\n{rule}"))
-            .collect();
-        let suite = gates(&text.join("\n"));
+        let suite = gates(&suite(&rules));
         let (fused, alone) = runtime.block_on(async {
             fill(database, &rows, &parents).await;
             let fused = check(&suite, database.address()).await;
@@ -422,7 +454,7 @@ fn fused_results_equal_those_of_each_gate_alone() {
             }
             let fused = serde_json::to_value(fused).unwrap();
             let alone = serde_json::to_value(alone).unwrap();
-            prop_assert_eq!(fused, alone, "{}", text[index]);
+            prop_assert_eq!(fused, alone, "{}", rules[index]);
         }
         Ok(())
     });

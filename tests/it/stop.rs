@@ -41,14 +41,16 @@ async fn wait_for(session: &mut PgConnection, database: &str, count: i64) {
     }
 }
 
-/// A check whose gate sleeps on the server by now.
-async fn sleeping_check(project: &Project) -> (Database, PgConnection, Child) {
+/// A check whose gates sleep on the server by now, one on each connection.
+async fn sleeping_check(project: &Project, connections: i64) -> (Database, PgConnection, Child) {
     let database = support::database().await;
     let maintenance = support::server().await.maintenance();
     let mut session = maintenance.options().connect().await.unwrap();
-    let mut command = project.postern(&["check", "--url", &database.address().to_secret_url()]);
+    let url = database.address().to_secret_url();
+    let mut command = project.postern(&["check", "--url", &url]);
+    command.args(["--connections", &connections.to_string()]);
     let child = spawn(&mut command);
-    wait_for(&mut session, database.name(), 1).await;
+    wait_for(&mut session, database.name(), connections).await;
     (database, session, child)
 }
 
@@ -65,9 +67,13 @@ fn send(child: &Child, signal: Signal) {
 #[case::ctrl_c(Signal::SIGINT)]
 #[case::term(Signal::SIGTERM)]
 #[tokio::test]
-async fn a_check_that_is_stopped_ends_its_query_on_the_server(#[case] signal: Signal) {
-    let project = Project::new(&[("gates/g.toml", GATES)]);
-    let (database, mut session, child) = sleeping_check(&project).await;
+async fn a_check_that_is_stopped_ends_its_queries_on_the_server(#[case] signal: Signal) {
+    let also = GATES.replace("'sleeps'", "'sleeps_too'");
+    let also = also
+        .replace("'first'", "'first_too'")
+        .replace("'last'", "'last_too'");
+    let project = Project::new(&[("gates/g.toml", GATES), ("gates/h.toml", &also)]);
+    let (database, mut session, child) = sleeping_check(&project, 2).await;
     send(&child, signal);
     let said = Said::of(&child.wait_with_output().unwrap());
     assert_eq!(said.code, Some(130), "{}", said.all());
@@ -79,7 +85,7 @@ async fn a_check_that_is_stopped_ends_its_query_on_the_server(#[case] signal: Si
 #[tokio::test]
 async fn a_check_that_is_killed_does_not_leave_its_query_running() {
     let project = Project::new(&[("gates/g.toml", GATES)]);
-    let (database, mut session, mut child) = sleeping_check(&project).await;
+    let (database, mut session, mut child) = sleeping_check(&project, 1).await;
     child.kill().unwrap();
     child.wait().unwrap();
     wait_for(&mut session, database.name(), 0).await;
@@ -98,6 +104,8 @@ async fn a_run_that_takes_too_long_reports_what_it_has() {
         "3s",
         "--format",
         "json",
+        "--connections",
+        "1",
     ]);
     assert_eq!(said.code, Some(3), "{}", said.all());
     assert_eq!(
