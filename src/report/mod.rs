@@ -1,6 +1,7 @@
 //! Step 5: one [`Report`] value, and renderings that are pure functions of it.
 
 pub mod audit;
+pub mod explain;
 #[cfg(feature = "cli")]
 pub mod format;
 #[cfg(feature = "cli")]

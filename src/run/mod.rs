@@ -3,6 +3,8 @@
 
 mod catalog;
 mod early;
+mod explain;
+mod prepare;
 mod timed;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,16 +12,17 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::gate::catalog::{Catalog, Side};
-use crate::gate::{
-    Ask, AuthorCheck, Evidence, Explained, Gate, Judgement, Known, Measured, Needs, OnEmpty,
-    Verdict,
-};
-use crate::pg::{Address, Failure, Limits, Session, Snapshot};
+use crate::gate::{Ask, Evidence, Gate, Judgement, Known, Measured, OnEmpty, Verdict};
+use crate::pg::{Address, Limits, Session, Snapshot};
 use crate::plan::{Plan, Step, plan};
 use crate::sql;
-use crate::sql::{Relation, Sql};
+use crate::sql::Sql;
 
 pub use early::Interrupt;
+pub use explain::{
+    Explanation, GateExplained, Granted, Node, Planned, Privilege, Read, Statement, explain,
+};
+use prepare::{Prepared, sides_of};
 
 /// How a run behaves.
 #[derive(Clone, Debug)]
@@ -163,17 +166,7 @@ pub async fn check(
     let mut given_up: BTreeMap<usize, Error> = BTreeMap::new();
     let mut early = std::pin::pin!(options.interrupt.or_after(options.timeout));
     for attempt in 0.. {
-        let mut round = Round {
-            gates,
-            options,
-            sessions: BTreeMap::new(),
-            snapshot: None,
-            outcomes: given_up
-                .iter()
-                .map(|(gate, error)| (*gate, Outcome::Errored(error.clone())))
-                .collect(),
-            lost: BTreeMap::new(),
-        };
+        let mut round = Round::new(gates, options, &given_up);
         // Dropped halfway, an evaluation leaves what was judged by then.
         let ended_early = tokio::select! {
             () = round.evaluate(targets) => None,
@@ -209,56 +202,29 @@ struct Round<'a> {
     lost: BTreeMap<usize, Error>,
 }
 
-impl Round<'_> {
+impl<'a> Round<'a> {
+    /// A round without the gates that are given up.
+    fn new(gates: &'a [Gate], options: &'a Options, given_up: &BTreeMap<usize, Error>) -> Self {
+        let given_up = given_up.iter();
+        Self {
+            gates,
+            options,
+            sessions: BTreeMap::new(),
+            snapshot: None,
+            outcomes: given_up
+                .map(|(gate, error)| (*gate, Outcome::Errored(error.clone())))
+                .collect(),
+            lost: BTreeMap::new(),
+        }
+    }
+
     async fn evaluate(&mut self, targets: &BTreeMap<Side, Address>) {
-        let needs: BTreeMap<usize, Needs> = (0..self.gates.len())
-            .filter(|gate| !self.outcomes.contains_key(gate))
-            .map(|gate| (gate, self.gates[gate].definition.needs()))
-            .collect();
-        let mut catalogs = BTreeMap::new();
-        let sides: BTreeSet<Side> = std::iter::once(Side::Main)
-            .chain(needs.values().flat_map(sides_of))
-            .collect();
-        for side in sides {
-            let concerned: Vec<usize> = needs
-                .iter()
-                .filter(|(_, needs)| {
-                    side == Side::Main || sides_of(needs).any(|other| other == side)
-                })
-                .map(|(gate, _)| *gate)
-                .collect();
-            match self.open(&side, targets, &needs).await {
-                Ok(catalog) => {
-                    catalogs.insert(side, catalog);
-                }
-                Err(error) => {
-                    for gate in concerned {
-                        self.outcomes
-                            .entry(gate)
-                            .or_insert_with(|| Outcome::Errored(error.clone()));
-                    }
-                }
-            }
-        }
-        let mut asks = BTreeMap::new();
-        for (gate, needs) in &needs {
-            if self.outcomes.contains_key(gate) || !self.lost.is_empty() {
-                continue;
-            }
-            if let Some(explained) = self.explain(*gate, &needs.checks).await {
-                let known = Known {
-                    catalogs: &catalogs,
-                    explained: &explained,
-                };
-                match self.gates[*gate].definition.ask(&known) {
-                    Ok(ask) => {
-                        asks.insert(*gate, ask);
-                    }
-                    Err(error) => self.errored(*gate, error),
-                }
-            }
-        }
+        let Prepared { catalogs, asks, .. } = self.prepare(targets).await;
         self.measure(&asks, &catalogs).await;
+        self.close().await;
+    }
+
+    async fn close(&mut self) {
         for (_, session) in std::mem::take(&mut self.sessions) {
             session.close().await;
         }
@@ -282,80 +248,6 @@ impl Round<'_> {
             snapshot: self.snapshot,
             outcomes: self.outcomes.into_values().collect(),
         }
-    }
-
-    async fn open(
-        &mut self,
-        side: &Side,
-        targets: &BTreeMap<Side, Address>,
-        needs: &BTreeMap<usize, Needs>,
-    ) -> Result<Catalog> {
-        let address = targets.get(side).ok_or_else(|| {
-            let name = match side {
-                Side::Main => "of the run",
-                Side::Other(name) => name,
-            };
-            Error::usage(format!("there is no target `{name}`"))
-                .help("define it as [target.NAME] in postern.toml, or give --other NAME=URL")
-        })?;
-        let session = Session::open(address, &self.options.limits).await?;
-        if *side == Side::Main {
-            self.snapshot = Some(session.snapshot().clone());
-        }
-        let session = self.sessions.entry(side.clone()).insert_entry(session);
-        catalog::load(session.into_mut(), side, needs.values()).await
-    }
-
-    fn errored(&mut self, gate: usize, error: Error) {
-        if error.kind() == ErrorKind::ConnectionLost {
-            self.lost.insert(gate, error);
-        } else {
-            let error = if error.excerpts().is_empty() {
-                let origin = &self.gates[gate].origin;
-                error.at(origin.file.excerpt(origin.fields.header.clone(), ""))
-            } else {
-                error
-            };
-            self.outcomes.insert(gate, Outcome::Errored(error));
-        }
-    }
-
-    /// Checks all author-written SQL of a gate; `None` when some of it is wrong.
-    async fn explain(&mut self, gate: usize, checks: &[AuthorCheck]) -> Option<Vec<Explained>> {
-        let mut explained = Vec::new();
-        for check in checks {
-            let session = self.sessions.get_mut(&check.side)?;
-            match session.explain(&check.statement).await {
-                Ok(plan) => {
-                    let mut relations = BTreeSet::new();
-                    relations_of(&plan, &mut relations);
-                    explained.push(Explained {
-                        relations: relations.into_iter().collect(),
-                    });
-                }
-                Err(failure) => {
-                    let error = self.blame(gate, check, failure);
-                    self.errored(gate, error);
-                    return None;
-                }
-            }
-        }
-        Some(explained)
-    }
-
-    /// Points at the author's own text where Postgres saw the mistake.
-    fn blame(&self, gate: usize, check: &AuthorCheck, failure: Failure) -> Error {
-        let statement = check.statement.as_str();
-        let offset = failure.position.and_then(|position| {
-            let (byte, _) = statement.char_indices().nth(position.checked_sub(1)?)?;
-            let start = statement.rfind(check.author.as_str())?;
-            byte.checked_sub(start)
-                .filter(|at| *at <= check.author.as_str().len())
-        });
-        let origin = &self.gates[gate].origin;
-        failure
-            .error
-            .at(origin.author_excerpt(check.field, check.author.as_str(), offset))
     }
 
     /// Runs the plan of all asks and judges each gate as soon as all of its steps were answered.
@@ -562,24 +454,4 @@ fn values(
     let known = ask.known.iter();
     let known = known.map(|(label, n)| (label.clone(), Some(n.to_string())));
     Measured::new(asked.chain(known), ask.findings.clone())
-}
-
-fn sides_of(needs: &Needs) -> impl Iterator<Item = Side> + '_ {
-    let relations = needs.relations.iter().map(|(side, _)| side.clone());
-    relations.chain(needs.checks.iter().map(|check| check.side.clone()))
-}
-
-/// The relations that a plan reads.
-fn relations_of(plan: &serde_json::Value, found: &mut BTreeSet<Relation>) {
-    match plan {
-        serde_json::Value::Array(items) => items.iter().for_each(|item| relations_of(item, found)),
-        serde_json::Value::Object(fields) => {
-            let text = |key: &str| fields.get(key).and_then(serde_json::Value::as_str);
-            if let (Some(schema), Some(name)) = (text("Schema"), text("Relation Name")) {
-                found.insert(Relation::new(schema, name));
-            }
-            fields.values().for_each(|value| relations_of(value, found));
-        }
-        _ => {}
-    }
 }

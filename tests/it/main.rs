@@ -9,6 +9,7 @@ mod check;
 mod db;
 mod engines;
 mod exit_codes;
+mod explain;
 mod fragmentation;
 mod kinds;
 mod lint;
