@@ -267,6 +267,31 @@ async fn a_role_is_told_what_it_may_not_read() {
 }
 
 #[tokio::test]
+async fn what_another_target_is_asked_stands_under_its_name() {
+    let (database, other) = (seeded().await, seeded().await);
+    let gates = "[[gate]]\nid='same'\nkind='row_count_parity'\ntable='s.games'\n\
+                 against='s.games'\nagainst_target='before'\n";
+    let project = Project::new(&[("gates/g.toml", gates)]);
+    let url = database.address().to_secret_url();
+    let before = format!("before={}", other.address().to_secret_url());
+    let said = explain(&project, &url, &["--other", &before, "--format", "json"]);
+    assert_eq!(said.code, Some(0), "{}", said.all());
+    let report = said.json();
+    let statements = report["statements"].as_array().unwrap().iter();
+    let sides: Vec<_> = statements.map(|one| one["on"].as_str()).collect();
+    assert_eq!(sides, [None, Some("before")]);
+    let needed = gate(&report, "same")["privileges"].as_array().unwrap();
+    let needed: Vec<_> = needed.iter().map(|one| one["target"].as_str()).collect();
+    assert_eq!(needed, [None, None, Some("before"), Some("before")]);
+    let said = explain(&project, &url, &["--format", "json"]);
+    assert_eq!(said.code, Some(3), "{}", said.all());
+    assert_eq!(
+        gate(&said.json(), "same")["error"]["message"],
+        "there is no target `before`"
+    );
+}
+
+#[tokio::test]
 async fn nothing_but_explain_is_run() {
     let database = seeded().await;
     let gates = "[[gate]]\nid='slow'\nkind='sql'\nquery='select 1/(id - id) from s.games'\n\
