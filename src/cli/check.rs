@@ -1,6 +1,5 @@
 //! `postern check`: runs gates against a target.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +8,6 @@ use clap::{Args, ValueEnum};
 use crate::error::{Error, Errors};
 use crate::gate::catalog::Side;
 use crate::gate::fields::Age;
-use crate::pg::{Address, Limits};
 use crate::report::format::{Format, Look};
 use crate::report::{FailOn, Report};
 use crate::run;
@@ -18,16 +16,14 @@ use super::baseline::BaselineArguments;
 use super::definitions::DefinitionArguments;
 use super::settings::Settings;
 use super::stop;
-use super::target::TargetArguments;
+use super::target::{LimitArguments, OtherArguments, TargetArguments};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     target: TargetArguments,
-    /// Another database that gates compare with, as NAME=URL, beside the targets of postern.toml.
-    /// May be repeated.
-    #[arg(long = "other", value_name = "NAME=URL")]
-    others: Vec<String>,
+    #[command(flatten)]
+    others: OtherArguments,
     #[command(flatten)]
     definitions: DefinitionArguments,
     #[command(flatten)]
@@ -44,12 +40,8 @@ pub(super) struct Arguments {
     /// [default: as long as it takes]
     #[arg(long, value_name = "TIME", env = "POSTERN_TIMEOUT", value_parser = Age::parse)]
     timeout: Option<Age>,
-    /// How long one statement may take, such as 30s. [default: 5m]
-    #[arg(long, value_name = "TIME", env = "POSTERN_STATEMENT_TIMEOUT", value_parser = Age::parse)]
-    statement_timeout: Option<Age>,
-    /// How long a statement may wait for a lock. [default: 5s]
-    #[arg(long, value_name = "TIME", env = "POSTERN_LOCK_TIMEOUT", value_parser = Age::parse)]
-    lock_timeout: Option<Age>,
+    #[command(flatten)]
+    limits: LimitArguments,
     /// How many offending rows are named at the most, where a gate does not say.
     #[arg(long, value_name = "N", default_value_t = 10)]
     examples: u32,
@@ -82,20 +74,6 @@ pub(super) async fn run(arguments: &Arguments, settings: &Settings) -> Result<u8
         .filter_map(|text| output(text).map_err(&mut keep).ok())
         .collect();
     let main = arguments.target.choose(settings).map_err(&mut keep);
-    let mut targets = BTreeMap::new();
-    for text in &arguments.others {
-        match text.split_once('=') {
-            Some((name, url)) => match Address::parse(url) {
-                Ok(address) => {
-                    targets.insert(Side::Other(name.to_owned()), address);
-                }
-                Err(error) => keep(error.context(format!("--other {name}"))),
-            },
-            None => {
-                keep(Error::usage("`--other` names no database").help("write --other NAME=URL"));
-            }
-        }
-    }
     let settled = main.as_ref().map_or(&settings.run, |(_, settled)| settled);
     let selected = arguments
         .definitions
@@ -112,41 +90,19 @@ pub(super) async fn run(arguments: &Arguments, settings: &Settings) -> Result<u8
             Err(()) => Ok(accepted),
         })
         .map_err(|found| errors.extend(found.0));
-    for side in selected
-        .iter()
-        .flat_map(|selected| run::sides(&selected.gates))
-    {
-        let Side::Other(name) = &side else { continue };
-        if !targets.contains_key(&side) && settings.targets().any(|known| known == name) {
-            match settings.target(name) {
-                Ok((address, _)) => {
-                    targets.insert(side, address);
-                }
-                Err(error) => errors.push(error),
-            }
-        }
-    }
+    let gates = selected
+        .as_ref()
+        .map_or(&[][..], |selected| &selected.gates);
+    let others = arguments.others.choose(settings, gates, &mut errors);
     let (Ok((address, settled)), Ok(selected), Ok(accepted), true) =
         (main, selected, accepted, errors.is_empty())
     else {
         return Err(Errors(errors));
     };
+    let mut targets = others;
     targets.insert(Side::Main, address.clone());
-    let defaults = Limits::default();
-    let limit = |flag: Option<Age>, settled: Option<Age>, default| {
-        let age = flag.or(settled);
-        age.map_or(default, |age| Duration::from_secs_f64(age.seconds()))
-    };
     let options = run::Options {
-        limits: Limits {
-            statement: limit(
-                arguments.statement_timeout,
-                settled.statement_timeout,
-                defaults.statement,
-            ),
-            lock: limit(arguments.lock_timeout, settled.lock_timeout, defaults.lock),
-            ..defaults
-        },
+        limits: arguments.limits.limits(&settled),
         examples: arguments.examples,
         connections: (arguments.connections.or(settled.connections))
             .map_or(run::CONNECTIONS, usize::from),

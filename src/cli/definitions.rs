@@ -44,6 +44,16 @@ pub(super) struct Selected {
 impl DefinitionArguments {
     /// Loads the gates and selects from them; on any mistake, all of them and no gate.
     pub(super) fn load(&self, settings: &Settings, run: &RunSettings) -> Result<Selected, Errors> {
+        self.load_named(settings, run, &[])
+    }
+
+    /// The same with gates that were named beside `--select`; what both take is taken.
+    pub(super) fn load_named(
+        &self,
+        settings: &Settings,
+        run: &RunSettings,
+        names: &[String],
+    ) -> Result<Selected, Errors> {
         let mut errors = Vec::new();
         let mut vars = settings.vars.clone();
         for text in &self.vars {
@@ -57,8 +67,14 @@ impl DefinitionArguments {
                 ),
             }
         }
-        let selection = self.select.as_deref().map(Selection::parse).transpose();
-        let selection = selection.map_err(|error| errors.push(error));
+        let names = (!names.is_empty()).then(|| names.join(" or "));
+        let texts = names.iter().chain(&self.select);
+        let selections: Vec<Selection> = texts
+            .filter_map(|text| {
+                let selection = Selection::parse(text);
+                selection.map_err(|error| errors.push(error)).ok()
+            })
+            .collect();
         let paths = if self.gates.is_empty() {
             let settled = run.gates.clone();
             settled.unwrap_or_else(|| vec![settings.path("gates")])
@@ -67,34 +83,27 @@ impl DefinitionArguments {
         };
         let loaded = gate::load(&paths, &LoadOptions { vars });
         let loaded = loaded.map_err(|found| errors.extend(found.0));
-        match (loaded, selection) {
-            (Ok(definitions), Ok(selection)) if errors.is_empty() => {
-                select(definitions, selection.as_ref())
-            }
+        match loaded {
+            Ok(definitions) if errors.is_empty() => select(definitions, &selections),
             _ => Err(Errors(errors)),
         }
     }
 }
 
-fn select(definitions: Definitions, selection: Option<&Selection>) -> Result<Selected, Errors> {
+fn select(definitions: Definitions, selections: &[Selection]) -> Result<Selected, Errors> {
     let ids = definitions.gates.iter().map(|gate| gate.id.clone());
     let defined = ids.collect();
-    let Some(selection) = selection else {
-        return Ok(Selected {
-            defined,
-            gates: definitions.gates,
-            left_out: None,
-            readiness: definitions.readiness,
-            files: definitions.files,
-        });
-    };
     let total = definitions.gates.len();
-    let gates = selection.pick(definitions.gates)?;
+    let mut gates = definitions.gates;
+    for selection in selections {
+        gates = selection.pick(gates)?;
+    }
     let left_out = total - gates.len();
+    let texts: Vec<&str> = selections.iter().map(Selection::as_str).collect();
     Ok(Selected {
         defined,
         gates,
-        left_out: Some((selection.as_str().to_owned(), left_out)),
+        left_out: (!texts.is_empty()).then(|| (texts.join(", "), left_out)),
         readiness: definitions.readiness.filter(|_| left_out == 0),
         files: definitions.files,
     })

@@ -6,6 +6,7 @@ mod check;
 #[cfg(unix)]
 mod db;
 mod definitions;
+mod explain;
 mod lint;
 mod list;
 mod record;
@@ -104,6 +105,8 @@ enum Command {
     /// Gives a command a fresh, migrated database, then removes it.
     #[cfg(unix)]
     Db(db::Arguments),
+    /// Shows what gates would ask, the plans and privileges, without asking it.
+    Explain(explain::Arguments),
     /// Says what is wrong with the definitions, and what is suspicious; needs no database.
     Lint(lint::Arguments),
     /// Lists the gates, the reference of their kinds, or the JSON schema of gate files.
@@ -142,6 +145,7 @@ pub fn main() -> ExitCode {
             Command::Check(arguments) => check::run(&arguments, &settings).await,
             #[cfg(unix)]
             Command::Db(arguments) => db::run(&arguments, &settings).await,
+            Command::Explain(arguments) => explain::run(&arguments, &settings).await,
             Command::Lint(arguments) => lint::run(&arguments, &settings),
             Command::List(arguments) => list::run(&arguments, &settings),
             Command::Record(arguments) => record::run(&arguments).await,

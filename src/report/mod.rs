@@ -4,6 +4,7 @@ mod accepted;
 pub mod audit;
 #[cfg(feature = "cli")]
 pub mod baseline;
+pub mod explain;
 #[cfg(feature = "cli")]
 pub mod format;
 #[cfg(feature = "cli")]

@@ -64,7 +64,7 @@ pub(super) fn worst_first(report: &Report, with_passed: bool) -> Vec<&GateReport
 }
 
 /// Text from a database, in which no character moves a cursor, changes a colour or ends a line.
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() {
@@ -77,7 +77,7 @@ fn one_line(text: &str) -> String {
 }
 
 /// The same for text that may have several lines, such as SQL.
-fn lines(text: &str) -> String {
+pub(super) fn lines(text: &str) -> String {
     let lines: Vec<String> = text
         .trim()
         .lines()
@@ -87,7 +87,7 @@ fn lines(text: &str) -> String {
 }
 
 /// A line that begins with the word of an outcome, that word in its colour.
-fn coloured(line: &str, state: State, look: Look) -> String {
+pub(super) fn coloured(line: &str, state: State, look: Look) -> String {
     let colour = match state {
         State::Passed => 32,
         State::Skipped => 36,

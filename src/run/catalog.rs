@@ -1,6 +1,8 @@
 //! Loads what gates need to know of a database, from `pg_catalog`: information_schema hides what
 //! the role does not own.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 use sqlx::Row;
 
@@ -9,6 +11,8 @@ use crate::gate::Needs;
 use crate::gate::catalog::{Catalog, Column, ForeignKey, RelationInfo, RelationKind, Side};
 use crate::pg::{SEARCH_PATH, Session};
 use crate::sql::Relation;
+
+use super::Granted;
 
 // Asks nothing that waits for a lock, as pg_relation_size does: one locked table must not cost the
 // gates on all others.
@@ -74,6 +78,52 @@ select n.nspname || '.' || c.relname from pg_class c join pg_namespace n on n.oi
 where c.relkind in ('r', 'p', 'v', 'm', 'f') and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
   and $1::text[] is not null
 order by 1 limit 10000";
+
+// Waits for no lock, when it is asked right after EXPLAIN took those of the relations.
+const SIZES: &str = "
+with wanted as (select * from unnest($1::text[], $2::text[]) as w(schema_name, name))
+select json_build_object('schema', n.nspname, 'name', c.relname, 'bytes', coalesce(pg_relation_size(c.oid), 0))::text
+from wanted w join pg_namespace n on n.nspname = w.schema_name
+join pg_class c on c.relnamespace = n.oid and c.relname = w.name
+order by n.nspname, c.relname";
+
+const ACCESS: &str = "
+with wanted as (select * from unnest($1::text[], $2::text[]) as w(schema_name, name))
+select json_build_object('schema', n.nspname, 'name', c.relname, 'is_partition', c.relispartition,
+  'has_usage', has_schema_privilege(n.oid, 'USAGE'), 'has_select', has_table_privilege(c.oid, 'SELECT'),
+  'has_select_on_some', has_any_column_privilege(c.oid, 'SELECT'))::text
+from wanted w join pg_namespace n on n.nspname = w.schema_name
+join pg_class c on c.relnamespace = n.oid and c.relname = w.name
+order by n.nspname, c.relname";
+
+#[derive(Deserialize)]
+struct SizeRow {
+    schema: String,
+    name: String,
+    bytes: u64,
+}
+
+#[derive(Deserialize)]
+struct AccessRow {
+    schema: String,
+    name: String,
+    is_partition: bool,
+    has_usage: bool,
+    has_select: bool,
+    has_select_on_some: bool,
+}
+
+/// What the role of a session may do with a relation.
+pub struct Access {
+    /// The relation.
+    pub relation: Relation,
+    /// Whether it is a partition of another relation.
+    pub is_partition: bool,
+    /// Whether the role may name what is in its schema.
+    pub has_usage: bool,
+    /// Whether it may read it.
+    pub select: Granted,
+}
 
 #[derive(Deserialize)]
 struct RelationRow {
@@ -208,15 +258,75 @@ pub async fn load<'a>(
     Ok(catalog)
 }
 
+/// The size of the main fork of each relation; 0 of one that has none, such as a foreign table.
+pub async fn sizes(
+    session: &mut Session,
+    relations: &BTreeSet<Relation>,
+) -> Result<Vec<(Relation, u64)>> {
+    if relations.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = session.ask_catalog(SIZES, &names(relations.iter())).await?;
+    rows.iter()
+        .map(|row| {
+            let row: SizeRow = parse(row)?;
+            Ok((Relation::new(row.schema, row.name), row.bytes))
+        })
+        .collect()
+}
+
+/// What the role of a session may do with relations; one that does not exist is left out.
+pub async fn access(
+    session: &mut Session,
+    relations: impl Iterator<Item = &Relation>,
+) -> Result<Vec<Access>> {
+    let rows = session.ask_catalog(ACCESS, &names(relations)).await?;
+    rows.iter()
+        .map(|row| {
+            let row: AccessRow = parse(row)?;
+            Ok(Access {
+                relation: Relation::new(row.schema, row.name),
+                is_partition: row.is_partition,
+                has_usage: row.has_usage,
+                select: match (row.has_select, row.has_select_on_some) {
+                    (true, _) => Granted::Yes,
+                    (false, true) => Granted::SomeColumns,
+                    (false, false) => Granted::No,
+                },
+            })
+        })
+        .collect()
+}
+
+/// Schemas and names of relations, as two lists.
+fn names<'a>(relations: impl Iterator<Item = &'a Relation>) -> [Vec<String>; 2] {
+    let (schemas, names) = relations
+        .map(|relation| {
+            let schema = relation.schema.as_ref();
+            let schema = schema.map_or("", |schema| schema.as_str());
+            (schema.to_owned(), relation.name.as_str().to_owned())
+        })
+        .unzip();
+    [schemas, names]
+}
+
 fn parse<T: serde::de::DeserializeOwned>(row: &sqlx::postgres::PgRow) -> Result<T> {
-    let wrong = |why: String| {
-        Error::new(
-            ErrorKind::Database,
-            format!("the catalog gave an unexpected answer: {why}"),
-        )
-    };
-    let text: String = row.try_get(0).map_err(|error| wrong(error.to_string()))?;
-    serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))
+    let text: String = row
+        .try_get(0)
+        .map_err(|error| unexpected(&error.to_string()))?;
+    serde_json::from_str(&text).map_err(|error| unexpected(&error.to_string()))
+}
+
+/// What the server gave as JSON, as a value.
+pub fn from_json<T: serde::de::DeserializeOwned>(json: serde_json::Value) -> Result<T> {
+    serde_json::from_value(json).map_err(|error| unexpected(&error.to_string()))
+}
+
+fn unexpected(why: &str) -> Error {
+    Error::new(
+        ErrorKind::Database,
+        format!("the server gave an unexpected answer: {why}"),
+    )
 }
 
 fn relation(row: RelationRow) -> RelationInfo {

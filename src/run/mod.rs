@@ -4,7 +4,9 @@
 mod ask;
 mod catalog;
 mod early;
+mod explain;
 mod pool;
+mod prepare;
 mod round;
 mod timed;
 
@@ -19,6 +21,9 @@ use crate::pg::{Address, Limits, Snapshot};
 use round::Round;
 
 pub use early::Interrupt;
+pub use explain::{
+    Explanation, GateExplained, Granted, Node, Planned, Privilege, Read, Statement, explain,
+};
 
 /// How a run behaves.
 #[derive(Clone, Debug)]

@@ -74,6 +74,12 @@ impl Pool {
         lent.give_back(found)
     }
 
+    /// The session that has waited longest, while nothing else is asked.
+    pub(super) fn only(&mut self) -> Option<&mut Session> {
+        let idle = self.idle.get_mut().unwrap_or_else(PoisonError::into_inner);
+        idle.front_mut()
+    }
+
     /// Ends every session; what they still do ends on the server, too.
     pub(super) async fn close(self) {
         let idle = std::mem::take(&mut *self.idle());

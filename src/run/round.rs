@@ -7,35 +7,35 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::gate::catalog::{Catalog, Side};
-use crate::gate::{Ask, AuthorCheck, Explained, Gate, Known, Measured, Needs};
-use crate::pg::{Address, Failure, Session, Snapshot};
+use crate::gate::{Ask, Gate, Measured};
+use crate::pg::{Address, Snapshot};
 use crate::plan::{Plan, plan};
-use crate::sql::Relation;
 
 use super::ask::{Answers, Asking, values};
 use super::pool::Pool;
-use super::{Findings, Options, Outcome, catalog, sides_of};
+use super::prepare::Prepared;
+use super::{Findings, Options, Outcome};
 
 /// One evaluation on one snapshot.
 pub(super) struct Round<'a> {
-    gates: &'a [Gate],
-    options: &'a Options,
-    connections: usize,
-    pools: BTreeMap<Side, Pool>,
+    pub(super) gates: &'a [Gate],
+    pub(super) options: &'a Options,
+    pub(super) connections: usize,
+    pub(super) pools: BTreeMap<Side, Pool>,
     /// That of the main session, once there was one.
-    snapshot: Option<Snapshot>,
-    notes: Vec<String>,
-    found: Found<'a>,
+    pub(super) snapshot: Option<Snapshot>,
+    pub(super) notes: Vec<String>,
+    pub(super) found: Found<'a>,
 }
 
 /// What has become of the gates so far.
-struct Found<'a> {
+pub(super) struct Found<'a> {
     gates: &'a [Gate],
-    outcomes: BTreeMap<usize, Outcome>,
+    pub(super) outcomes: BTreeMap<usize, Outcome>,
     /// By gate, the place of the step that failed first in the plan, whichever was first in time.
     failed_at: BTreeMap<usize, usize>,
     /// Gates that were being measured when a connection was lost.
-    lost: BTreeMap<usize, Error>,
+    pub(super) lost: BTreeMap<usize, Error>,
 }
 
 /// Something to do on a session.
@@ -53,7 +53,7 @@ enum Done {
 }
 
 impl Found<'_> {
-    fn errored(&mut self, gate: usize, error: Error) {
+    pub(super) fn errored(&mut self, gate: usize, error: Error) {
         if error.kind() == ErrorKind::ConnectionLost {
             self.lost.insert(gate, error);
         } else {
@@ -77,7 +77,7 @@ impl Found<'_> {
     }
 
     /// Whether a gate still waits for its outcome.
-    fn is_open(&self, gate: usize) -> bool {
+    pub(super) fn is_open(&self, gate: usize) -> bool {
         !self.outcomes.contains_key(&gate)
     }
 }
@@ -111,52 +111,7 @@ impl<'a> Round<'a> {
 
     /// Opens sessions, asks and judges, and ends the sessions.
     pub(super) async fn evaluate(&mut self, targets: &BTreeMap<Side, Address>) {
-        let needs: BTreeMap<usize, Needs> = (0..self.gates.len())
-            .filter(|gate| self.found.is_open(*gate))
-            .map(|gate| (gate, self.gates[gate].definition.needs()))
-            .collect();
-        let mut catalogs = BTreeMap::new();
-        let sides: BTreeSet<Side> = std::iter::once(Side::Main)
-            .chain(needs.values().flat_map(sides_of))
-            .collect();
-        for side in sides {
-            let concerned: Vec<usize> = needs
-                .iter()
-                .filter(|(_, needs)| {
-                    side == Side::Main || sides_of(needs).any(|other| other == side)
-                })
-                .map(|(gate, _)| *gate)
-                .collect();
-            match self.open(&side, targets, &needs, concerned.len()).await {
-                Ok(catalog) => {
-                    catalogs.insert(side, catalog);
-                }
-                Err(error) => {
-                    for gate in concerned {
-                        let outcomes = self.found.outcomes.entry(gate);
-                        outcomes.or_insert_with(|| Outcome::Errored(error.clone()));
-                    }
-                }
-            }
-        }
-        let mut asks = BTreeMap::new();
-        for (gate, needs) in &needs {
-            if !self.found.is_open(*gate) || !self.found.lost.is_empty() {
-                continue;
-            }
-            if let Some(explained) = self.explain(*gate, &needs.checks).await {
-                let known = Known {
-                    catalogs: &catalogs,
-                    explained: &explained,
-                };
-                match self.gates[*gate].definition.ask(&known) {
-                    Ok(ask) => {
-                        asks.insert(*gate, ask);
-                    }
-                    Err(error) => self.found.errored(*gate, error),
-                }
-            }
-        }
+        let Prepared { catalogs, asks, .. } = self.prepare(targets).await;
         if self.found.lost.is_empty() {
             self.measure(&asks, &catalogs).await;
         }
@@ -193,95 +148,9 @@ impl<'a> Round<'a> {
         }
     }
 
-    async fn close(&mut self) {
+    pub(super) async fn close(&mut self) {
         let pools = std::mem::take(&mut self.pools);
         join_all(pools.into_values().map(Pool::close)).await;
-    }
-
-    async fn open(
-        &mut self,
-        side: &Side,
-        targets: &BTreeMap<Side, Address>,
-        needs: &BTreeMap<usize, Needs>,
-        gates: usize,
-    ) -> Result<Catalog> {
-        let address = targets.get(side).ok_or_else(|| {
-            let name = match side {
-                Side::Main => "of the run",
-                Side::Other(name) => name,
-            };
-            Error::usage(format!("there is no target `{name}`"))
-                .help("define it as [target.NAME] in postern.toml, or give --other NAME=URL")
-        })?;
-        let limits = &self.options.limits;
-        let mut first = Session::open(address, limits).await?;
-        let snapshot = first.snapshot().clone();
-        if *side == Side::Main {
-            self.snapshot = Some(snapshot.clone());
-        }
-        // More sessions than gates would have nothing to do.
-        let wanted = self.connections.min(gates);
-        let further = (1..wanted).map(|_| Session::join(address, limits, &snapshot));
-        let (catalog, further) = tokio::join!(
-            catalog::load(&mut first, side, needs.values()),
-            join_all(further)
-        );
-        let mut joined = Vec::new();
-        let mut refused = None;
-        for session in further {
-            match session {
-                Ok(session) => joined.push(session),
-                Err(error) => refused = refused.or(Some(error)),
-            }
-        }
-        if let Some(error) = refused {
-            self.notes.push(format!(
-                "{address}: {} of {wanted} connections could be had: {}",
-                joined.len() + 1,
-                error.message()
-            ));
-        }
-        let pool = Pool::new(first, joined, limits);
-        self.pools.insert(side.clone(), pool);
-        catalog
-    }
-
-    /// Checks all author-written SQL of a gate; `None` when some of it is wrong.
-    async fn explain(&mut self, gate: usize, checks: &[AuthorCheck]) -> Option<Vec<Explained>> {
-        let mut explained = Vec::new();
-        for check in checks {
-            let pool = self.pools.get(&check.side)?;
-            match pool.explain(&check.statement).await {
-                Ok(plan) => {
-                    let mut relations = BTreeSet::new();
-                    relations_of(&plan, &mut relations);
-                    explained.push(Explained {
-                        relations: relations.into_iter().collect(),
-                    });
-                }
-                Err(failure) => {
-                    let error = self.blame(gate, check, failure);
-                    self.found.errored(gate, error);
-                    return None;
-                }
-            }
-        }
-        Some(explained)
-    }
-
-    /// Points at the author's own text where Postgres saw the mistake.
-    fn blame(&self, gate: usize, check: &AuthorCheck, failure: Failure) -> Error {
-        let statement = check.statement.as_str();
-        let offset = failure.position.and_then(|position| {
-            let (byte, _) = statement.char_indices().nth(position.checked_sub(1)?)?;
-            let start = statement.rfind(check.author.as_str())?;
-            byte.checked_sub(start)
-                .filter(|at| *at <= check.author.as_str().len())
-        });
-        let origin = &self.gates[gate].origin;
-        failure
-            .error
-            .at(origin.author_excerpt(check.field, check.author.as_str(), offset))
     }
 
     /// Runs the plan of all asks, on all sessions at once, and judges each gate as soon as all of
@@ -415,20 +284,5 @@ impl Queue {
             _ if running > 0 => None,
             _ => self.steps.pop_front().map(Job::Step),
         }
-    }
-}
-
-/// The relations that a plan reads.
-fn relations_of(plan: &serde_json::Value, found: &mut BTreeSet<Relation>) {
-    match plan {
-        serde_json::Value::Array(items) => items.iter().for_each(|item| relations_of(item, found)),
-        serde_json::Value::Object(fields) => {
-            let text = |key: &str| fields.get(key).and_then(serde_json::Value::as_str);
-            if let (Some(schema), Some(name)) = (text("Schema"), text("Relation Name")) {
-                found.insert(Relation::new(schema, name));
-            }
-            fields.values().for_each(|value| relations_of(value, found));
-        }
-        _ => {}
     }
 }

@@ -11,6 +11,7 @@ mod db;
 mod engine;
 mod engines;
 mod exit_codes;
+mod explain;
 mod fragmentation;
 mod kinds;
 mod lint;
