@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::error::{Error, Errors};
+use crate::gate::Proof;
 use crate::gate::catalog::Side;
 use crate::gate::fields::Age;
 use crate::pg::{Address, Limits};
@@ -53,6 +54,12 @@ pub(super) struct Arguments {
     /// How many sessions on one database share the work, all on one snapshot. [default: 2]
     #[arg(long, value_name = "N", env = "POSTERN_CONNECTIONS", value_parser = clap::value_parser!(u8).range(1..=64))]
     connections: Option<u8>,
+    /// Looks at the rows even where NOT NULL or a unique index proves a gate.
+    #[arg(long, env = "POSTERN_SCAN", conflicts_with = "trust_constraints")]
+    scan: bool,
+    /// Takes the word of valid foreign keys, too; one that was loaded with triggers off is valid and broken.
+    #[arg(long, env = "POSTERN_TRUST_CONSTRAINTS")]
+    trust_constraints: bool,
     /// Names the gates that passed, too.
     #[arg(long, short)]
     verbose: bool,
@@ -132,6 +139,11 @@ pub(super) async fn run(arguments: &Arguments, settings: &Settings) -> Result<u8
             ..defaults
         },
         examples: arguments.examples,
+        proof: match (arguments.scan, arguments.trust_constraints) {
+            (true, _) => Proof::Scan,
+            (false, false) => Proof::Enforced,
+            (false, true) => Proof::Declared,
+        },
         connections: (arguments.connections.or(settled.connections))
             .map_or(run::CONNECTIONS, usize::from),
         timeout: arguments

@@ -92,6 +92,8 @@ pub struct GateReport {
     pub measured: Option<Figure>,
     /// What the figure was held against.
     pub threshold: Option<Bounds>,
+    /// The constraint or index that proves it, where no row was looked at; null otherwise.
+    pub proof: Option<String>,
     /// One sentence.
     pub message: String,
     /// The SQL that shows every offending row, or that failed.
@@ -206,6 +208,7 @@ fn gate_report(gate: &Gate, outcome: Outcome, mask: &dyn Fn(&str) -> String) -> 
         rows_offending: None,
         measured: None,
         threshold: None,
+        proof: None,
         message: String::new(),
         sql: None,
         defined_at: gate.place.clone(),
@@ -230,8 +233,10 @@ fn gate_report(gate: &Gate, outcome: Outcome, mask: &dyn Fn(&str) -> String) -> 
             judgement,
             rows,
             sql,
+            proof,
             ..
         } => {
+            report.proof = proof;
             report.rows_checked = judgement.rows_checked;
             report.rows_offending = judgement.rows_offending;
             report.measured = Some(judgement.measured);

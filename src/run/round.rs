@@ -148,6 +148,7 @@ impl<'a> Round<'a> {
                 let known = Known {
                     catalogs: &catalogs,
                     explained: &explained,
+                    proof: self.options.proof,
                 };
                 match self.gates[*gate].definition.ask(&known) {
                     Ok(ask) => {
