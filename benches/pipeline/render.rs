@@ -42,6 +42,7 @@ fn report() -> Report {
                     Judged::Passed
                 }),
                 rows: (0..if is_failed { 10 } else { 0 }).map(row).collect(),
+                proof: None,
                 sql: is_failed.then(|| format!("select id from shop.t{index} where home is null")),
                 rows_acceptable: None,
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use postern::gate::catalog::{Catalog, Column, RelationInfo, RelationKind, Side};
-use postern::gate::{Ask, Explained, Gate, Known, LoadOptions, Measure, Measured, load};
+use postern::gate::{Ask, Explained, Gate, Known, LoadOptions, Measure, Measured, Proof, load};
 use postern::sql::Relation;
 
 const TABLES: usize = 200;
@@ -55,6 +55,7 @@ pub fn catalogs() -> BTreeMap<Side, Catalog> {
         name: name.to_owned(),
         type_name: type_name.to_owned(),
         category,
+        is_not_null: false,
     };
     let relations = (0..TABLES).map(|table| {
         let name = format!("t{table}");
@@ -71,6 +72,8 @@ pub fn catalogs() -> BTreeMap<Side, Catalog> {
             ],
             primary_key: vec!["id".to_owned()],
             unique_keys: vec![vec!["id".to_owned()]],
+            proofs: Vec::new(),
+            is_enforced: true,
             indexes: vec![vec!["id".to_owned()]],
             bytes: 8192,
         };
@@ -92,6 +95,7 @@ pub fn asks(gates: &[Gate], catalogs: &BTreeMap<Side, Catalog>) -> Vec<Ask> {
         let known = Known {
             catalogs,
             explained: &explained,
+            proof: Proof::Enforced,
         };
         gate.definition.ask(&known).unwrap()
     };
@@ -101,7 +105,9 @@ pub fn asks(gates: &[Gate], catalogs: &BTreeMap<Side, Catalog>) -> Vec<Ask> {
 /// Answers to an ask: 7 to everything.
 pub fn measured(ask: &Ask) -> Measured {
     let labels = ask.measures.iter().flat_map(|measure| match measure {
-        Measure::Aggregate(aggregate) => std::slice::from_ref(&aggregate.label),
+        Measure::Aggregate(aggregate) | Measure::Presence(aggregate) => {
+            std::slice::from_ref(&aggregate.label)
+        }
         Measure::Statement { labels, .. } => labels,
         Measure::Timed { .. } => unreachable!("no gate of this suite times a query"),
     });

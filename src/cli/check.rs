@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::error::{Error, Errors};
+use crate::gate::Proof;
 use crate::gate::catalog::Side;
 use crate::gate::fields::Age;
 use crate::report::format::{Format, Look};
@@ -48,6 +49,12 @@ pub(super) struct Arguments {
     /// How many sessions on one database share the work, all on one snapshot. [default: 2]
     #[arg(long, value_name = "N", env = "POSTERN_CONNECTIONS", value_parser = clap::value_parser!(u8).range(1..=64))]
     connections: Option<u8>,
+    /// Looks at the rows even where NOT NULL or a unique index proves a gate.
+    #[arg(long, env = "POSTERN_SCAN", conflicts_with = "trust_constraints")]
+    scan: bool,
+    /// Takes the word of valid foreign keys, too; one that was loaded with triggers off is valid and broken.
+    #[arg(long, env = "POSTERN_TRUST_CONSTRAINTS")]
+    trust_constraints: bool,
     /// Names the gates that passed, too.
     #[arg(long, short)]
     verbose: bool,
@@ -104,6 +111,11 @@ pub(super) async fn run(arguments: &Arguments, settings: &Settings) -> Result<u8
     let options = run::Options {
         limits: arguments.limits.limits(&settled),
         examples: arguments.examples,
+        proof: match (arguments.scan, arguments.trust_constraints) {
+            (true, _) => Proof::Scan,
+            (false, false) => Proof::Enforced,
+            (false, true) => Proof::Declared,
+        },
         connections: (arguments.connections.or(settled.connections))
             .map_or(run::CONNECTIONS, usize::from),
         timeout: arguments

@@ -66,6 +66,11 @@ pub struct RelationInfo {
     pub unique_keys: Vec<Vec<String>>,
     /// The leading columns of every valid index, for the question whether a key is indexed.
     pub indexes: Vec<Vec<String>>,
+    /// The unique indexes that prove their columns to be unique: valid, not deferrable, of whole
+    /// columns and of all rows, and of no text that a language sorts.
+    pub proofs: Vec<UniqueIndex>,
+    /// Whether what is declared of its rows holds for every row that a scan reads.
+    pub is_enforced: bool,
     /// Size of the main fork in bytes when it was last vacuumed or analyzed.
     pub bytes: u64,
 }
@@ -79,6 +84,17 @@ pub struct Column {
     pub type_name: String,
     /// Postgres' type category: `S` text, `N` number, `D` date and time, `B` boolean, …
     pub category: char,
+    /// Whether every row that a scan reads is held to `NOT NULL`.
+    pub is_not_null: bool,
+}
+
+/// A unique index that the server has held every row to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UniqueIndex {
+    /// Its name.
+    pub name: String,
+    /// Its columns, without those that it only includes.
+    pub columns: Vec<String>,
 }
 
 /// A declared foreign key.

@@ -48,6 +48,20 @@ pub struct Known<'a> {
     pub catalogs: &'a BTreeMap<Side, Catalog>,
     /// The answers to [`Needs::checks`], in their order.
     pub explained: &'a [Explained],
+    /// What may stand for a look at the rows.
+    pub proof: Proof,
+}
+
+/// What may stand for a look at the rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Proof {
+    /// Nothing.
+    Scan,
+    /// What the server holds every row to, whoever writes it: `NOT NULL` and unique indexes.
+    #[default]
+    Enforced,
+    /// Foreign keys, too, which a load with triggers off leaves valid and broken.
+    Declared,
 }
 
 impl Known<'_> {
@@ -75,6 +89,8 @@ pub struct Ask {
     pub findings: Vec<Finding>,
     /// Counts that the catalog alone already gives, by label.
     pub known: Vec<(String, u64)>,
+    /// What in the catalog proves that nothing offends: the name of a constraint or an index.
+    pub proof: Option<String>,
 }
 
 /// One thing to measure.
@@ -82,6 +98,9 @@ pub struct Ask {
 pub enum Measure {
     /// An aggregate over the rows of a relation; those on the same relation share a scan.
     Aggregate(Aggregate),
+    /// A count that need not be exact: how many rows there are, where the same rows are scanned
+    /// anyway, and otherwise, as [`Measure::any`] of its label, whether there is one.
+    Presence(Aggregate),
     /// A statement of its own that returns one row with one column per label.
     Statement {
         /// What the columns are called.
@@ -109,6 +128,11 @@ pub enum Measure {
 }
 
 impl Measure {
+    /// The label under which it is said whether there are rows, where they were not counted.
+    pub fn any(label: &str) -> String {
+        format!("any {label}")
+    }
+
     /// The label of the times of a timed statement.
     pub const SAMPLES: &'static str = "samples";
     /// The label of the number of rows of a timed statement.
@@ -285,6 +309,8 @@ pub struct Measured {
     values: BTreeMap<String, Option<String>>,
     /// What the catalog said.
     pub findings: Vec<Finding>,
+    /// See [`Ask::proof`].
+    pub proof: Option<String>,
 }
 
 impl Measured {
@@ -296,7 +322,15 @@ impl Measured {
         Self {
             values: values.into_iter().collect(),
             findings,
+            proof: None,
         }
+    }
+
+    /// The same, proved by something in the catalog.
+    #[must_use]
+    pub fn proved(mut self, by: Option<String>) -> Self {
+        self.proof = by;
+        self
     }
 
     /// Whether the gate has asked for a value of that name.

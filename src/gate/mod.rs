@@ -27,7 +27,7 @@ use crate::source::{Place, SourceFile, Table};
 pub use build::{DefinitionFile, Definitions, LoadOptions, load};
 pub use measured::{
     Aggregate, Ask, AuthorCheck, Evidence, Explained, Figure, Finding, Judgement, Kind, Known,
-    Measure, Measured, Needs, Runs, Scope, Verdict,
+    Measure, Measured, Needs, Proof, Runs, Scope, Verdict,
 };
 
 /// A rule with an id.

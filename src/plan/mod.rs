@@ -54,6 +54,7 @@ pub fn plan<'a>(asks: impl IntoIterator<Item = (usize, &'a Ask)>) -> Plan {
     let mut scans: Vec<Scan<'a>> = Vec::new();
     let mut index: BTreeMap<(&'a Side, &'a Relation), usize> = BTreeMap::new();
     let mut wanted: Vec<(usize, &'a str, usize, usize)> = Vec::new();
+    let mut presences: Vec<(usize, &'a Aggregate)> = Vec::new();
     for (gate, ask) in asks {
         plan.bindings.entry(gate).or_default();
         for measure in &ask.measures {
@@ -72,6 +73,7 @@ pub fn plan<'a>(asks: impl IntoIterator<Item = (usize, &'a Ask)>) -> Plan {
                     let column = scans[slot].add(gate, aggregate);
                     wanted.push((gate, &aggregate.label, slot, column));
                 }
+                Measure::Presence(aggregate) => presences.push((gate, aggregate)),
                 Measure::Statement {
                     labels,
                     side,
@@ -106,6 +108,18 @@ pub fn plan<'a>(asks: impl IntoIterator<Item = (usize, &'a Ask)>) -> Plan {
             }
         }
     }
+    let mut known: BTreeMap<String, usize> = BTreeMap::new();
+    for (gate, rows) in presences {
+        // Only where it makes no scan read more rows.
+        let slot = index.get(&(&rows.side, &rows.relation)).copied();
+        let slot = slot.filter(|slot| scans[*slot].has_room() && scans[*slot].reads(rows));
+        if let Some(slot) = slot {
+            let column = scans[slot].add(gate, rows);
+            wanted.push((gate, &rows.label, slot, column));
+        } else {
+            plan.add_presence(gate, rows, &mut known);
+        }
+    }
     let first_scan = plan.steps.len();
     plan.steps.extend(scans.into_iter().map(Scan::into_step));
     for (gate, label, slot, column) in wanted {
@@ -130,6 +144,44 @@ impl Plan {
             column,
         }));
     }
+
+    /// Adds the question whether there is a row; gates that ask the same share it.
+    fn add_presence(&mut self, gate: usize, rows: &Aggregate, known: &mut BTreeMap<String, usize>) {
+        let conditions = [
+            rows.filter.as_ref().map(|filter| sql!("({})", filter)),
+            rows.when.as_ref().map(|when| sql!("({})", when)),
+        ];
+        let condition = Sql::join(" and ", conditions.into_iter().flatten());
+        let condition = match condition.as_str() {
+            "" => sql!(""),
+            _ => sql!(" where {}", condition),
+        };
+        let sql = sql!(
+            "select (exists (select from {}{}))::int::text",
+            rows.relation,
+            condition
+        );
+        let label = Measure::any(&rows.label);
+        let key = format!("{:?} {}", rows.side, sql.as_str());
+        if let Some(step) = known.get(&key) {
+            self.steps[*step].gates.push(gate);
+            self.bindings.entry(gate).or_default().push(Binding {
+                label,
+                step: *step,
+                column: 0,
+            });
+            return;
+        }
+        known.insert(key, self.steps.len());
+        let step = Step {
+            side: rows.side.clone(),
+            about: rows.relation.clone(),
+            sql,
+            timed: None,
+            gates: vec![gate],
+        };
+        self.add(gate, step, std::iter::once(label.as_str()));
+    }
 }
 
 /// One pass over a relation, while it is being filled.
@@ -140,6 +192,11 @@ struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
+    /// Whether the rows that an aggregate is about are read already.
+    fn reads(&self, other: &Aggregate) -> bool {
+        self.aggregates.iter().any(|a| a.filter == other.filter)
+    }
+
     fn has_room(&self) -> bool {
         self.aggregates.len() < AGGREGATES_PER_SCAN
     }

@@ -100,6 +100,8 @@ pub struct GateReport {
     pub measured: Option<Figure>,
     /// What the figure was held against.
     pub threshold: Option<Bounds>,
+    /// The constraint or index that proves it, where no row was looked at; null otherwise.
+    pub proof: Option<String>,
     /// One sentence.
     pub message: String,
     /// The SQL that shows every offending row, or that failed.
@@ -248,6 +250,7 @@ fn gate_report(gate: &Gate, outcome: Outcome, mask: &dyn Fn(&str) -> String) -> 
         rows_offending: None,
         measured: None,
         threshold: None,
+        proof: None,
         message: String::new(),
         sql: None,
         accepted: None,
@@ -275,9 +278,11 @@ fn gate_report(gate: &Gate, outcome: Outcome, mask: &dyn Fn(&str) -> String) -> 
             rows,
             sql,
             rows_acceptable,
+            proof,
             ..
         } => {
             report.rows_acceptable = rows_acceptable;
+            report.proof = proof;
             report.rows_checked = judgement.rows_checked;
             report.rows_offending = judgement.rows_offending;
             report.measured = Some(judgement.measured);

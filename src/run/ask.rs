@@ -75,6 +75,7 @@ impl Asking<'_> {
         let known = Known {
             catalogs: self.catalogs,
             explained: &[],
+            proof: self.options.proof,
         };
         let mut evidences = ask.evidence.clone();
         while let Some(more) = definition.definition.ask_more(&known, &measured)? {
@@ -112,6 +113,7 @@ impl Asking<'_> {
             rows,
             sql: shown,
             rows_acceptable,
+            proof: ask.proof.clone(),
         })
     }
 
@@ -144,5 +146,5 @@ pub(super) fn values(gate: usize, ask: &Ask, plan: &Plan, answers: &Answers) -> 
     });
     let known = ask.known.iter();
     let known = known.map(|(label, n)| (label.clone(), Some(n.to_string())));
-    Measured::new(asked.chain(known), ask.findings.clone())
+    Measured::new(asked.chain(known), ask.findings.clone()).proved(ask.proof.clone())
 }

@@ -8,7 +8,9 @@ use sqlx::Row;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::gate::Needs;
-use crate::gate::catalog::{Catalog, Column, ForeignKey, RelationInfo, RelationKind, Side};
+use crate::gate::catalog::{
+    Catalog, Column, ForeignKey, RelationInfo, RelationKind, Side, UniqueIndex,
+};
 use crate::pg::{SEARCH_PATH, Session};
 use crate::sql::Relation;
 
@@ -20,14 +22,35 @@ const RELATIONS: &str = "
 with wanted as (select * from unnest($1::text[], $2::text[]) as w(schema_name, name))
 select json_build_object(
   'schema', n.nspname, 'name', c.relname, 'kind', c.relkind, 'is_partition', c.relispartition,
+  -- Whether what is declared of its rows holds for every row that a scan reads: those of tables that
+  -- inherit from it, and foreign ones, are not held to it.
+  'is_enforced', c.relkind in ('r', 'p', 'm') and not exists (
+      with recursive part(oid) as (
+        select c.oid union all select i.inhrelid from pg_inherits i join part on i.inhparent = part.oid)
+      select from part join pg_class l on l.oid = part.oid
+      where l.relkind = 'f' or (c.relkind <> 'p' and l.oid <> c.oid)),
   'bytes', greatest(c.relpages, 0)::int8 * current_setting('block_size')::int8,
   'columns', (select coalesce(json_agg(json_build_object(
-        'name', a.attname, 'type_name', format_type(a.atttypid, a.atttypmod), 'category', t.typcategory)
+        'name', a.attname, 'type_name', format_type(a.atttypid, a.atttypmod), 'category', t.typcategory,
+        -- Postgres 18 has NOT NULL constraints whose existing rows were never looked at.
+        'is_not_null', a.attnotnull and not exists (select from pg_constraint k
+            where k.conrelid = c.oid and k.contype = 'n' and not k.convalidated and a.attnum = any(k.conkey)))
         order by a.attnum), '[]')
       from pg_attribute a join pg_type t on t.oid = a.atttypid
       where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
   'indexes', (select coalesce(json_agg(json_build_object(
+        'name', (select x.relname from pg_class x where x.oid = i.indexrelid),
         'is_primary', i.indisprimary,
+        -- Not text that a language sorts: an upgrade of the system's library leaves such an index in
+        -- the wrong order, and it lets the same text in twice.
+        'is_proof', i.indisunique and i.indimmediate and i.indisvalid and i.indisready and i.indislive
+            and i.indpred is null and i.indexprs is null
+            and not exists (select from generate_series(0, i.indnkeyatts - 1) n
+                join pg_attribute a on a.attrelid = c.oid and a.attnum = i.indkey[n]
+                join pg_type t on t.oid = a.atttypid
+                join pg_opclass o on o.oid = i.indclass[n]
+                where i.indcollation[n] not in (0, 950, 951) or i.indcollation[n] <> a.attcollation
+                  or t.typtype not in ('b', 'e') or t.typcategory = 'A' or not o.opcdefault),
         'is_unique', i.indisunique and i.indisvalid and i.indpred is null and i.indexprs is null,
         'columns', (select coalesce(json_agg(a.attname order by k.n), '[]')
             from unnest(i.indkey::int2[]) with ordinality k(attnum, n)
@@ -131,6 +154,7 @@ struct RelationRow {
     name: String,
     kind: String,
     is_partition: bool,
+    is_enforced: bool,
     bytes: u64,
     columns: Vec<ColumnRow>,
     indexes: Vec<IndexRow>,
@@ -141,10 +165,13 @@ struct ColumnRow {
     name: String,
     type_name: String,
     category: char,
+    is_not_null: bool,
 }
 
 #[derive(Deserialize)]
 struct IndexRow {
+    name: String,
+    is_proof: bool,
     is_primary: bool,
     is_unique: bool,
     columns: Vec<String>,
@@ -348,6 +375,16 @@ fn relation(row: RelationRow) -> RelationInfo {
             .filter(|index| index.is_unique)
             .map(|index| index.columns.clone())
             .collect(),
+        proofs: row
+            .indexes
+            .iter()
+            .filter(|index| row.is_enforced && index.is_proof)
+            .map(|index| UniqueIndex {
+                name: index.name.clone(),
+                columns: index.columns.clone(),
+            })
+            .collect(),
+        is_enforced: row.is_enforced,
         indexes: row.indexes.into_iter().map(|index| index.columns).collect(),
         columns: row
             .columns
@@ -356,6 +393,7 @@ fn relation(row: RelationRow) -> RelationInfo {
                 name: column.name,
                 type_name: column.type_name,
                 category: column.category,
+                is_not_null: row.is_enforced && column.is_not_null,
             })
             .collect(),
         bytes: row.bytes,

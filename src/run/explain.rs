@@ -241,7 +241,9 @@ impl Explaining<'_> {
     /// What one gate asks of a scan that it shares with others.
     async fn explain_alone(&mut self, gate: usize, ask: &Ask, shared: &Step) {
         let is_of_scan = |measure: &&Measure| match measure {
-            Measure::Aggregate(one) => one.side == shared.side && one.relation == shared.about,
+            Measure::Aggregate(one) | Measure::Presence(one) => {
+                one.side == shared.side && one.relation == shared.about
+            }
             Measure::Statement { .. } | Measure::Timed { .. } => false,
         };
         let own = Ask {
@@ -333,7 +335,9 @@ impl Explaining<'_> {
             let measures = prepared.asks.get(&index).map(|ask| &ask.measures);
             for measure in measures.into_iter().flatten() {
                 match measure {
-                    Measure::Aggregate(one) => add(&one.side, &one.relation),
+                    Measure::Aggregate(one) | Measure::Presence(one) => {
+                        add(&one.side, &one.relation);
+                    }
                     Measure::Statement { side, about, .. } if !needs.schemas.is_empty() => {
                         add(side, about);
                     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::error::Error;
 use crate::gate::catalog::Side;
-use crate::gate::{Gate, Judgement, Needs};
+use crate::gate::{Gate, Judgement, Needs, Proof};
 use crate::pg::{Address, Limits, Snapshot};
 
 use round::Round;
@@ -34,6 +34,8 @@ pub struct Options {
     pub examples: u32,
     /// How many sessions on one database share the work, all on one snapshot; at least 1.
     pub connections: usize,
+    /// What may stand for a look at the rows.
+    pub proof: Proof,
     /// How long the whole run may take; gates that were not judged by then are errored.
     pub timeout: Option<Duration>,
     /// Ends the run early, with the same effect.
@@ -49,6 +51,7 @@ impl Default for Options {
             limits: Limits::default(),
             examples: 10,
             connections: CONNECTIONS,
+            proof: Proof::default(),
             timeout: None,
             interrupt: Interrupt::default(),
         }
@@ -70,6 +73,8 @@ pub enum Outcome {
         sql: Option<String>,
         /// How many rows its failure comes to, where it comes to nothing else.
         rows_acceptable: Option<u64>,
+        /// The constraint or index that proves it, where no row was looked at.
+        proof: Option<String>,
     },
     /// It could not be evaluated, so it has not passed.
     Errored(Error),

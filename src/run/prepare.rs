@@ -67,6 +67,7 @@ impl Round<'_> {
                 let known = Known {
                     catalogs: &catalogs,
                     explained: &explained,
+                    proof: self.options.proof,
                 };
                 match self.gates[*gate].definition.ask(&known) {
                     Ok(ask) => {

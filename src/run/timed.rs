@@ -10,6 +10,17 @@ pub async fn measure(
     statement: &Sql,
     runs: Runs,
 ) -> Result<Vec<Option<String>>, Failure> {
+    session.plan_as_elsewhere(true).await?;
+    let measured = samples(session, statement, runs).await?;
+    session.plan_as_elsewhere(false).await?;
+    Ok(measured)
+}
+
+async fn samples(
+    session: &mut Session,
+    statement: &Sql,
+    runs: Runs,
+) -> Result<Vec<Option<String>>, Failure> {
     let plan = session.explain(statement).await?;
     for _ in 0..runs.warmup {
         session.timed(statement).await?;

@@ -104,3 +104,170 @@ async fn a_role_that_may_have_one_connection_is_content_with_it() {
     let expected = ["there passed", "back passed", "same passed"];
     assert_eq!(said.told()[..3], expected, "{}", said.stdout);
 }
+
+const CONSTRAINED: &str = "
+create schema s;
+create table s.t (id int primary key, code int not null, late int unique deferrable, name text unique, free int,
+  part int, made int, broken int);
+insert into s.t select g, g, g, 'n' || g, g, 1, 1, 1 from generate_series(1, 9) g;
+create unique index t_code on s.t (code) include (name);
+create unique index t_free on s.t (free);
+create unique index on s.t (part) where id > 8;
+create unique index on s.t ((made + id));
+create table s.none (id int primary key);
+create table s.old (id int primary key);
+create table s.young () inherits (s.old);
+insert into s.old values (1); insert into s.young values (1);
+create table s.parts (id int primary key, n int) partition by range (id);
+create table s.parts_a partition of s.parts for values from (0) to (100);
+insert into s.parts values (1, 1), (2, null);
+create table s.refs (good int references s.t, bad int references s.t, late int);
+insert into s.refs values (1, 1, 99);
+alter table s.refs add foreign key (late) references s.t not valid;
+set session_replication_role = replica;
+insert into s.refs values (1, 77, 1);
+reset session_replication_role";
+
+/// Kind, table and columns of a gate, what becomes of it, and what proves it.
+type Case = (
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+    Option<&'static str>,
+);
+
+const CASES: &[Case] = &[
+    ("unique", "t", "['id']", "passed", Some("t_pkey")),
+    ("unique", "t", "['made', 'id']", "passed", Some("t_pkey")),
+    ("unique", "t", "['code']", "passed", Some("t_code")),
+    ("unique", "t", "['free']", "passed", Some("t_free")),
+    (
+        "unique",
+        "t",
+        "['code']\nwhere='id < 3'",
+        "passed",
+        Some("t_code"),
+    ),
+    ("unique", "parts", "['id']", "passed", Some("parts_pkey")),
+    (
+        "completeness",
+        "t",
+        "['id', 'code']",
+        "passed",
+        Some("NOT NULL"),
+    ),
+    (
+        "completeness",
+        "parts",
+        "['id']",
+        "passed",
+        Some("NOT NULL"),
+    ),
+    // There is nothing to prove where there is nothing.
+    ("unique", "none", "['id']", "skipped", Some("none_pkey")),
+    (
+        "unique",
+        "t",
+        "['id']\nwhere='id > 99'",
+        "skipped",
+        Some("t_pkey"),
+    ),
+    ("completeness", "none", "['id']", "failed", Some("NOT NULL")),
+    // Deferrable; text that a language sorts; partial; an expression; invalid; of the parent alone.
+    ("unique", "t", "['late']", "passed", None),
+    ("unique", "t", "['name']", "passed", None),
+    ("unique", "t", "['part']", "failed", None),
+    ("unique", "t", "['made']", "failed", None),
+    ("unique", "t", "['broken']", "failed", None),
+    ("unique", "old", "['id']", "failed", None),
+    ("completeness", "old", "['id']", "passed", None),
+    ("completeness", "t", "['id', 'free']", "passed", None),
+    ("completeness", "t", "['id']\nmissing=['3']", "failed", None),
+    ("completeness", "t", "['id']\nat_least=9", "passed", None),
+];
+
+fn suite_of(cases: &[Case]) -> String {
+    let gates = cases.iter().enumerate().map(|(index, case)| {
+        let (kind, table, columns, ..) = case;
+        format!("[[gate]]\nid='g{index:02}'\nkind='{kind}'\ntable='s.{table}'\ncolumns={columns}\n")
+    });
+    gates.collect()
+}
+
+/// Outcome and proof of each gate.
+fn proofs(said: &Said) -> Vec<(String, Option<String>)> {
+    let report = said.json();
+    let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+    let gates = report["gates"].as_array().unwrap().iter();
+    gates
+        .map(|gate| (text(&gate["outcome"]).unwrap(), text(&gate["proof"])))
+        .collect()
+}
+
+#[tokio::test]
+async fn what_the_server_enforces_proves_a_gate_and_nothing_else_does() {
+    let database = filled(CONSTRAINED).await;
+    let mut session = database.connect().await.unwrap();
+    // It fails, and leaves an index that is not valid.
+    let concurrently = "create unique index concurrently on s.t (broken)";
+    sqlx::raw_sql(concurrently)
+        .execute(&mut session)
+        .await
+        .unwrap_err();
+    let half = "create role it_half login; grant usage on schema s to it_half; grant select (code) on s.t to it_half";
+    sqlx::raw_sql(half).execute(&mut session).await.unwrap();
+    let project = Project::new(&[("gates/g.toml", &suite_of(CASES))]);
+    let url = database.address().to_secret_url();
+    let expected = CASES
+        .iter()
+        .map(|(.., outcome, proof)| ((*outcome).to_owned(), proof.map(str::to_owned)));
+    let expected: Vec<_> = expected.collect();
+    assert_eq!(proofs(&check(&project, &url, &[])), expected);
+    let scanned: Vec<_> = expected
+        .into_iter()
+        .map(|(outcome, _)| (outcome, None))
+        .collect();
+    assert_eq!(proofs(&check(&project, &url, &["--scan"])), scanned);
+    // Who may not read a column is told so, whatever proves it.
+    let half = check(
+        &project,
+        &url_of(&database, "it_half"),
+        &["--select", "g00"],
+    );
+    let away = "drop owned by it_half; drop role it_half";
+    sqlx::raw_sql(away).execute(&mut session).await.unwrap();
+    assert_eq!(half.told(), ["g00 errored 42501"]);
+}
+
+#[tokio::test]
+async fn a_foreign_key_proves_only_where_its_word_is_taken() {
+    let database = filled(CONSTRAINED).await;
+    let mut session = database.connect().await.unwrap();
+    let off = "alter table s.refs disable trigger all";
+    let gate = |column: &str| {
+        format!(
+            "[[gate]]\nid='{column}'\nkind='foreign_key'\ntable='s.refs'\ncolumns=['{column}']\nreferences='s.t'\n"
+        )
+    };
+    let text = ["good", "bad", "late"].map(gate).concat();
+    let project = Project::new(&[("gates/g.toml", &text)]);
+    let url = database.address().to_secret_url();
+    let counted = [("passed", None), ("failed", None), ("failed", None)];
+    let trusted = [
+        ("passed", Some("refs_good_fkey")),
+        ("passed", Some("refs_bad_fkey")),
+        ("failed", None),
+    ];
+    let owned = |list: [(&str, Option<&str>); 3]| {
+        list.map(|(outcome, proof)| (outcome.to_owned(), proof.map(str::to_owned)))
+            .to_vec()
+    };
+    let trust = ["--trust-constraints"];
+    assert_eq!(proofs(&check(&project, &url, &[])), owned(counted));
+    assert_eq!(proofs(&check(&project, &url, &trust)), owned(trusted));
+    sqlx::raw_sql(off).execute(&mut session).await.unwrap();
+    assert_eq!(proofs(&check(&project, &url, &trust)), owned(counted));
+    let both = check(&project, &url, &["--trust-constraints", "--scan"]);
+    assert_eq!(both.code, Some(2), "{}", both.all());
+}

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use postern::gate::catalog::Side;
-use postern::gate::{Gate, LoadOptions};
+use postern::gate::{Gate, LoadOptions, Proof};
 use postern::pg::{Address, Database};
 use postern::report::{FailOn, GateReport, Report};
 use postern::run::{Options, State};
@@ -426,6 +426,47 @@ fn many_connections_report_what_one_reports() {
             serde_json::to_value(one).unwrap(),
             serde_json::to_value(many).unwrap()
         );
+        Ok(())
+    });
+}
+
+#[test]
+fn what_the_catalog_proves_a_scan_finds() {
+    let rule = prop::sample::select(vec![
+        "kind = 'unique'\ncolumns = ['id']\n",
+        "kind = 'unique'\ncolumns = ['n', 'id']\n",
+        "kind = 'unique'\ncolumns = ['n']\n",
+        "kind = 'completeness'\ncolumns = ['id']\nat_least = '50%'\n",
+        "kind = 'completeness'\ncolumns = ['id', 'n']\n",
+        "kind = 'completeness'\ncolumns = ['id']\nmissing = ['3']\n",
+        "kind = 'row_count'\nat_least = 3\n",
+    ]);
+    let filter = prop::sample::select(vec![
+        "",
+        "where = 'n > 2'\n",
+        "where = 'id % 2 = 1'\n",
+        "where = 'false'\n",
+    ]);
+    let gate =
+        (rule, filter).prop_map(|(rule, filter)| format!("table = 's.Rows'\n{rule}{filter}"));
+    let input = (data(), prop::collection::vec(gate, 1..8));
+    for_all(16, &input, |runtime, database, ((rows, parents), rules)| {
+        let suite = gates(&suite(&rules));
+        let mut found = Vec::new();
+        for proof in [Proof::Scan, Proof::Enforced, Proof::Declared] {
+            let options = Options {
+                proof,
+                ..Options::default()
+            };
+            let reports = runtime.block_on(async {
+                fill(database, &rows, &parents).await;
+                check_with(&suite, database.address(), &options).await
+            });
+            let told = |gate: &GateReport| (gate.outcome, gate.rows_offending);
+            found.push(reports.iter().map(told).collect::<Vec<_>>());
+        }
+        prop_assert_eq!(&found[0], &found[1]);
+        prop_assert_eq!(&found[0], &found[2]);
         Ok(())
     });
 }

@@ -49,6 +49,7 @@ fn gate(id: &str, kind: &str, outcome: State, message: &str, line: u32) -> GateR
             fail: Some("at most 0 rows".to_owned()),
             warn: None,
         }),
+        proof: None,
         message: message.to_owned(),
         sql: None,
         accepted: None,

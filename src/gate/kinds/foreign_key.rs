@@ -7,22 +7,26 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::gate::catalog::{Catalog, ForeignKey, RelationInfo};
 use crate::gate::fields::{Reference, SqlText, TableName};
 use crate::gate::threshold::{Amount, AtMost, count, rows_of};
-use crate::gate::{Ask, Figure, Judgement, Kind, Known, Measured, Needs, OnEmpty, Verdict};
+use crate::gate::{Ask, Figure, Judgement, Kind, Known, Measured, Needs, OnEmpty, Proof, Verdict};
 use crate::source::Problem;
 
 use super::Definition;
-use super::shared::scope_needs;
+use super::shared::{ask_proved, judge_proved, scope_needs, scope_of};
 
 mod implied;
 mod key;
 
 use key::{Key, Requirement};
 
+/// The label of the rows that refer to something, where a gate has one key.
+const REFERENCING: &str = "referencing ";
+
 /// Do references hold? A row whose columns are all present and match no row of the referenced
 /// table is an orphan. A row with a null among them refers to nothing, as in SQL's own MATCH
 /// SIMPLE; under MATCH FULL a row of which only some columns are null is offending too. Orphans are
-/// always counted, never inferred from a constraint: one whose triggers were off during a load can
-/// be valid and broken. With `schemas` in place of `table` every declared foreign key of those
+/// counted, not inferred from a constraint, as one whose triggers were off during a load can be valid
+/// and broken; `--trust-constraints` takes the word of a valid one between two ordinary tables, for
+/// gates with `table`. With `schemas` in place of `table` every declared foreign key of those
 /// schemas is looked at, and every column `x_id` or `x_key` that a name alone makes a reference to a
 /// table `x` or `xs` with a primary key of one column; each finding is named with the SQL that
 /// repairs it.
@@ -136,13 +140,18 @@ impl Kind for ForeignKeyHolds {
         let catalog = known.catalog();
         match (&self.table, &self.references) {
             (Some(table), Some(references)) => {
-                self.ask_one(catalog, catalog.relation(&table.0)?, references)
+                self.ask_one(known, catalog.relation(&table.0)?, references)
             }
             _ => self.ask_all(catalog),
         }
     }
 
     fn judge(&self, measured: &Measured) -> Judgement {
+        if let Some(proof) = &measured.proof {
+            let bounds = AtMost::new(self.at_most, self.warn_above).bounds();
+            let (good, none) = ("refer to a row that is there", |_| Figure::rows(0));
+            return judge_proved(measured, REFERENCING, proof, good, none, bounds);
+        }
         let referencing = measured.sum("referencing ");
         let orphans = measured.sum("orphans ");
         let keys = measured.counts("referencing ").count() as u64;
@@ -225,7 +234,8 @@ impl Kind for ForeignKeyHolds {
 
 impl ForeignKeyHolds {
     /// One key, which may or may not be declared.
-    fn ask_one(&self, catalog: &Catalog, table: &RelationInfo, to: &Reference) -> Result<Ask> {
+    fn ask_one(&self, known: &Known<'_>, table: &RelationInfo, to: &Reference) -> Result<Ask> {
+        let (catalog, proof) = (known.catalog(), known.proof);
         let target = catalog.relation(&to.table)?;
         table.columns_named(&self.columns)?;
         let referenced = if to.columns.is_empty() {
@@ -264,10 +274,19 @@ impl ForeignKeyHolds {
                 None => declared.is_some_and(|key| key.is_match_full),
             },
         };
-        let mut ask = key.ask(self.r#where.as_ref(), None)?;
         let required = self.require.as_deref().unwrap_or_default();
-        ask.findings = key.findings(required, "");
-        ask.findings.retain(|finding| finding.is_failure);
+        let mut findings = key.findings(required, "");
+        findings.retain(|finding| finding.is_failure);
+        let filter = self.r#where.as_ref();
+        let trusted = key.trusted().filter(|_| proof >= Proof::Declared);
+        let mut ask = match trusted.filter(|_| findings.is_empty()) {
+            Some(name) => {
+                let scope = scope_of(table, filter);
+                ask_proved(REFERENCING, &scope, &self.columns, name.to_owned())
+            }
+            None => key.ask(filter, None)?,
+        };
+        ask.findings = findings;
         Ok(ask)
     }
 

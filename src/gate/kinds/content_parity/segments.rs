@@ -205,6 +205,7 @@ mod tests {
             name: name.to_owned(),
             type_name: type_name.to_owned(),
             category: 'U',
+            is_not_null: false,
         };
         let half = |table| Half {
             scope: Scope {
