@@ -5,8 +5,8 @@
 #   URL=postgres://… benches/engine.sh      in a schema `engine_bench` of a database that is there
 #
 # 5 million rows of 8 columns. `hand` is one psql session: one fused scan, one GROUP BY per key, one
-# anti-join. Each time is the best of RUNS (default 5).
-# CONNECTIONS="1 2 3" measures these, too. POSTERN (default target/release/postern, else target/debug/postern) is the program measured.
+# anti-join. Each time is the best of RUNS (default 5). The same over 20 thousand rows, where it is all start and end.
+# CONNECTIONS="1 2 3" and SETTINGS="work_mem=64MB …" (for the role) measure these, too. POSTERN (default target/release/postern, else target/debug/postern) is the program measured.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 rows=${1:-5000000}
@@ -20,7 +20,7 @@ cleanup() {
     as "$bin/pg_ctl" -D "$own/data" -m immediate -w stop >/dev/null 2>&1 || true
     rm -rf "$own"
   else
-    psql -qX "$URL" -c 'drop schema if exists engine_bench cascade' || true
+    psql -qX "$URL" -c 'drop schema if exists engine_bench, engine_bench_small cascade' || true
   fi
   rm -rf "$folder"
 }
@@ -29,6 +29,10 @@ as() {
   if [ "$(id -u)" = 0 ]; then su postgres -s /bin/sh -c 'exec "$@"' -- sh "$@"; else "$@"; fi
 }
 trap cleanup EXIT
+if [ -n "${URL:-}" ] && [ -n "${SETTINGS:-}" ]; then
+  echo "SETTINGS are set for a role: only on a server of its own" >&2
+  exit 2
+fi
 if [ -z "${URL:-}" ]; then
   bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -1)
   bin=${bin:-$(pg_config --bindir)}
@@ -42,10 +46,13 @@ if [ -z "${URL:-}" ]; then
   URL="postgres://postgres@localhost/postgres?host=$own&sslmode=disable"
 fi
 
-psql -qX -v ON_ERROR_STOP=1 "$URL" <<SQL
-drop schema if exists engine_bench cascade;
-create schema engine_bench;
-set search_path = engine_bench;
+# The tables in a schema of so many rows.
+tables() {
+  psql -qX -v ON_ERROR_STOP=1 "$URL" <<SQL
+set client_min_messages = warning;
+drop schema if exists $1 cascade;
+create schema $1;
+set search_path = $1;
 create table customers (id int primary key, name text not null);
 insert into customers select g, 'c' || g from generate_series(1, 100000) g;
 create table orders (id bigint primary key, customer_id int not null, status text, amount numeric(10, 2), quantity int,
@@ -53,9 +60,12 @@ create table orders (id bigint primary key, customer_id int not null, status tex
 insert into orders select g, 1 + (g::bigint * 7919) % 100000, (array['new', 'paid', 'sent', 'done'])[1 + g % 4],
   (g % 10000) / 100.0, 1 + g % 20, 'user' || g || '@example.org',
   '2024-01-01'::timestamptz + g * interval '5 seconds', case when g % 10 > 0 then 'note ' || g % 1000 end
-  from generate_series(1, $rows) g;
+  from generate_series(1, $2) g;
 vacuum analyze customers, orders;
 SQL
+}
+tables engine_bench "$rows"
+tables engine_bench_small 20000
 
 gate() { printf '[[gate]]\nid = "g%02d"\n%b\n' "$n" "$1"; n=$((n + 1)); }
 t='table = "engine_bench.orders"\n'
@@ -78,6 +88,9 @@ n=1
   gate "kind = \"unique\"\n${t}columns = [\"id\"]"
   gate "kind = \"foreign_key\"\n${t}columns = [\"customer_id\"]\nreferences = \"engine_bench.customers\""
 } >"$folder/twenty.toml"
+
+small() { sed -e 's/engine_bench/engine_bench_small/g' -e "s/at_least = $rows/at_least = 20000/" "$folder/$1" >"$folder/small_$1"; }
+small twenty.toml
 
 n=1
 columns() {
@@ -112,6 +125,7 @@ select coalesce(sum(n), 0), count(*)
 select count(*) from orders o where customer_id is not null
   and not exists (select from customers c where c.id = o.customer_id);
 SQL
+small hand.sql
 
 # In turns, so that what else the machine does falls on all alike.
 declare -A best
@@ -130,7 +144,26 @@ for _ in $(seq "$runs"); do
   measure proof check twenty
   measure fifty check fifty --scan
   for n in ${CONNECTIONS:-}; do measure "scan$n" check twenty --scan --connections "$n"; done
+  for setting in ${SETTINGS:-}; do
+    psql -qX "$URL" -c "alter role current_user set ${setting%%=*} = '${setting#*=}'"
+    measure "$setting" check twenty --scan
+    psql -qX "$URL" -c "alter role current_user reset ${setting%%=*}"
+  done
+  for _ in 1 2 3 4; do
+    measure small_hand psql -qX -v ON_ERROR_STOP=1 "$URL" -f "$folder/small_hand.sql"
+    measure small_scan check small_twenty --scan
+  done
 done
+# In kB; the largest of the run over the large table.
+memory=
+if [ -x /usr/bin/time ]; then
+  /usr/bin/time -o "$folder/memory" -f %M "$postern" check --url "$URL" --gates "$folder/twenty.toml" --scan >"$folder/out"
+  memory=$(cat "$folder/memory")
+elif command -v python3 >/dev/null; then
+  memory=$(python3 -c 'import resource, subprocess, sys
+subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)' "$postern" check --url "$URL" --gates "$folder/twenty.toml" --scan)
+fi
 
 report() {
   local of=${best[$2]} by=${best[$3]}
@@ -140,5 +173,9 @@ echo "$rows rows, $(nproc) cores, best of $runs, $postern"
 report "hand-written, one session" hand hand itself
 report "20 gates, --scan" scan hand hand-written
 for n in ${CONNECTIONS:-}; do report "  on $n connections" "scan$n" hand hand-written; done
+for setting in ${SETTINGS:-}; do report "  with $setting" "$setting" hand hand-written; done
 report "20 gates, proofs allowed" proof hand hand-written
 report "50 column gates, --scan" fifty scan "20 gates, --scan"
+report "20,000 rows, hand-written" small_hand small_hand itself
+report "20,000 rows, 20 gates" small_scan small_hand "hand-written, process start to exit"
+echo "peak memory of 20 gates        ${memory:+$((memory / 1024)) MB}"

@@ -45,6 +45,8 @@ pub enum ErrorKind {
     Database,
     /// A statement or the run took longer than it may.
     Timeout,
+    /// It would have read more than it may, so it was not run.
+    Refused,
     /// The connection ended while it was in use.
     ConnectionLost,
     /// A migration could not be applied or taken back.
@@ -216,6 +218,30 @@ impl Error {
         self
     }
 
+    /// The same without words that may quote a value of the data: those of a class of SQLSTATE in which
+    /// the server names the value that it could not take, and what it says beside its sentence.
+    #[must_use]
+    pub fn without_data(mut self) -> Self {
+        // About connections, transactions, names, syntax, privileges, resources and limits.
+        const SAFE: &[&str] = &[
+            "08", "0A", "25", "28", "3D", "3F", "40", "42", "53", "54", "55", "57", "58",
+        ];
+        let inner = &mut *self.0;
+        if inner.sqlstate.is_some() {
+            inner.notes.clear();
+        }
+        let class = inner.sqlstate.as_ref().and_then(|code| code.get(..2));
+        if class.is_some_and(|class| !SAFE.contains(&class)) {
+            inner.message =
+                "the server could not compute with a value; its words are withheld".to_owned();
+            inner.help = Some(
+                "a column is masked, and the server's message may quote its values: run the statement in a session of your own"
+                    .to_owned(),
+            );
+        }
+        self
+    }
+
     /// What the error is about.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
@@ -259,6 +285,7 @@ impl Error {
             ErrorKind::Connect
             | ErrorKind::Database
             | ErrorKind::Timeout
+            | ErrorKind::Refused
             | ErrorKind::ConnectionLost
             | ErrorKind::Migration
             | ErrorKind::Engine

@@ -32,6 +32,7 @@ fn report() -> Report {
             let is_failed = index % 2 == 0;
             let row = |n: usize| OffendingRow {
                 key: vec![("id".to_owned(), Some(n.to_string()))],
+                values: Vec::new(),
                 what: None,
             };
             Outcome::Judged {
@@ -42,7 +43,9 @@ fn report() -> Report {
                     Judged::Passed
                 }),
                 rows: (0..if is_failed { 10 } else { 0 }).map(row).collect(),
+                rows_left_out: 0,
                 proof: None,
+                sample: None,
                 sql: is_failed.then(|| format!("select id from shop.t{index} where home is null")),
                 rows_acceptable: None,
             }

@@ -56,6 +56,7 @@ pub fn catalogs() -> BTreeMap<Side, Catalog> {
         type_name: type_name.to_owned(),
         category,
         is_not_null: false,
+        is_masked: false,
     };
     let relations = (0..TABLES).map(|table| {
         let name = format!("t{table}");
@@ -96,6 +97,8 @@ pub fn asks(gates: &[Gate], catalogs: &BTreeMap<Side, Catalog>) -> Vec<Ask> {
             catalogs,
             explained: &explained,
             proof: Proof::Enforced,
+            sample: None,
+            show: &gate.show,
         };
         gate.definition.ask(&known).unwrap()
     };

@@ -138,7 +138,7 @@ pub struct Summary {
 /// Audits a database: reads its catalog, and its tables only where orphans are to be counted.
 pub async fn audit(address: &Address, options: &Options) -> Result<Audit> {
     check_zones(options)?;
-    let mut session = Session::open(address, &options.limits).await?;
+    let mut session = Session::open(address, &options.limits, "").await?;
     let read = read_all(&mut session, options).await;
     let snapshot = session.snapshot().clone();
     session.close().await;

@@ -1,5 +1,6 @@
 //! How numbers are said.
 
+use crate::gate::size::Size;
 use crate::gate::threshold::count;
 
 /// "1 key", "12,480 indexes": the noun as it is for one and for many.
@@ -22,18 +23,7 @@ pub(crate) fn times(n: u64) -> String {
 
 /// "512 B", "1.5 MB", in powers of 1024.
 pub(crate) fn bytes(n: u64) -> String {
-    const UNITS: &[&str] = &["B", "kB", "MB", "GB", "TB", "PB"];
-    let mut value = n as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 || value >= 100.0 || value.fract() < 0.05 {
-        format!("{value:.0} {}", UNITS[unit])
-    } else {
-        format!("{value:.1} {}", UNITS[unit])
-    }
+    Size(n).to_string()
 }
 
 /// "a", "a and b", "a, b and 12 more".
@@ -56,17 +46,6 @@ pub(crate) fn some_of(names: &[String], most: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rstest::rstest;
-
-    #[rstest]
-    #[case(0, "0 B")]
-    #[case(8192, "8 kB")]
-    #[case(1536, "1.5 kB")]
-    #[case(123_456_789, "118 MB")]
-    #[case(u64::MAX, "16384 PB")]
-    fn bytes_are_said_short(#[case] n: u64, #[case] expected: &str) {
-        assert_eq!(bytes(n), expected);
-    }
 
     #[test]
     fn a_list_is_cut() {

@@ -6,9 +6,10 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::error::{Error, Errors};
-use crate::gate::Proof;
 use crate::gate::catalog::Side;
 use crate::gate::fields::Age;
+use crate::gate::size::Size;
+use crate::gate::{EXAMPLES_MAX, Proof};
 use crate::report::format::{Format, Look};
 use crate::report::{FailOn, Report};
 use crate::run;
@@ -44,17 +45,34 @@ pub(super) struct Arguments {
     #[command(flatten)]
     limits: LimitArguments,
     /// How many offending rows are named at the most, where a gate does not say.
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(..=i64::from(EXAMPLES_MAX)))]
     examples: u32,
+    /// Shows values of offending rows beside their keys: of the columns that a gate's `show` names, else
+    /// of those that it looks at. What [mask] of postern.toml or a comment `postern:mask` masks is not
+    /// read; without this no value but a key is.
+    #[arg(long)]
+    values: bool,
     /// How many sessions on one database share the work, all on one snapshot. [default: 2]
     #[arg(long, value_name = "N", env = "POSTERN_CONNECTIONS", value_parser = clap::value_parser!(u8).range(1..=64))]
     connections: Option<u8>,
+    /// How much one gate may read, such as 10GB: the size of every relation that its statements scan. One that would
+    /// read more is errored and not run. [default: as much as it takes]
+    #[arg(long, value_name = "SIZE", env = "POSTERN_MAX_SCAN", value_parser = Size::parse)]
+    max_scan: Option<Size>,
+    /// How often the run starts over on a new snapshot when a hot standby takes its snapshot back or a connection is
+    /// lost.
+    #[arg(long, value_name = "N", env = "POSTERN_RETRIES", default_value_t = run::RETRIES)]
+    retries: u32,
     /// Looks at the rows even where NOT NULL or a unique index proves a gate.
     #[arg(long, env = "POSTERN_SCAN", conflicts_with = "trust_constraints")]
     scan: bool,
     /// Takes the word of valid foreign keys, too; one that was loaded with triggers off is valid and broken.
     #[arg(long, env = "POSTERN_TRUST_CONSTRAINTS")]
     trust_constraints: bool,
+    /// Which blocks are looked at by gates with `sample`: the same again with the same number, as long as
+    /// rows stay where they are.
+    #[arg(long, value_name = "N", env = "POSTERN_SEED", default_value_t = run::SEED)]
+    seed: u32,
     /// Names the gates that passed, too.
     #[arg(long, short)]
     verbose: bool,
@@ -111,11 +129,16 @@ pub(super) async fn run(arguments: &Arguments, settings: &Settings) -> Result<u8
     let options = run::Options {
         limits: arguments.limits.limits(&settled),
         examples: arguments.examples,
+        values: arguments.values,
+        masked: settings.masked.clone(),
         proof: match (arguments.scan, arguments.trust_constraints) {
             (true, _) => Proof::Scan,
             (false, false) => Proof::Enforced,
             (false, true) => Proof::Declared,
         },
+        seed: arguments.seed,
+        retries: arguments.retries,
+        max_scan: arguments.max_scan.or(settled.max_scan),
         connections: (arguments.connections.or(settled.connections))
             .map_or(run::CONNECTIONS, usize::from),
         timeout: arguments

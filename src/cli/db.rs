@@ -12,7 +12,7 @@ use tabled::settings::{Padding, Style};
 use crate::db::{Host, Migrations, TestDb, What};
 use crate::error::{Error, Errors};
 use crate::gate::threshold::rows_of;
-use crate::pg::{Address, ServerOptions};
+use crate::pg::{Address, ServerOptions, sweep_containers};
 
 use super::EngineArgument;
 use super::settings::Settings;
@@ -34,7 +34,7 @@ const FOREIGN_VARIABLES: [&str; 7] = [
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
-    after_help = "The command finds its database in DATABASE_URL and in PGHOST, PGPORT, PGUSER, PGDATABASE and PGPASSWORD; its exit code is passed on.\n\nExamples:\n  postern db -- pytest\n  postern db --name dev\n  postern db --name dev -- psql"
+    after_help = "The command finds its database in DATABASE_URL and in PGHOST, PGPORT, PGUSER, PGDATABASE and PGPASSWORD; its exit code is passed on.\n\nExamples:\n  postern db -- pytest\n  postern db --tcp -- mvn test\n  postern db --name dev\n  postern db --name dev -- psql"
 )]
 pub(super) struct Arguments {
     #[command(subcommand)]
@@ -50,6 +50,10 @@ pub(super) struct Arguments {
     /// the machine restarts. Without a command, its URL is printed.
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// Gives an address on 127.0.0.1 with a password, for clients that know no sockets of the file
+    /// system, such as JDBC. Starts a server of its own.
+    #[arg(long, conflicts_with = "name")]
+    tcp: bool,
     #[command(flatten)]
     engine: EngineArgument,
     /// What to run, after `--`.
@@ -61,7 +65,7 @@ pub(super) struct Arguments {
 enum Action {
     /// Shows the databases of this user: named, in use, kept after a failure, templates.
     List,
-    /// Removes what nobody uses, and what failed tests kept.
+    /// Removes what nobody uses, what failed tests kept, and containers that killed processes left.
     Sweep {
         /// Named databases too.
         #[arg(long)]
@@ -87,12 +91,16 @@ async fn give(arguments: &Arguments, settings: &Settings) -> Result<u8, Errors> 
     let engine = arguments.engine.choose(settings)?;
     let mut builder = TestDb::builder(migrations(arguments)?)
         .label("db")
+        .only_one()
         .server(ServerOptions {
             engine,
             ..ServerOptions::default()
         });
     for seed in &arguments.seeds {
         builder = builder.seed_file(seed);
+    }
+    if arguments.tcp {
+        builder = builder.tcp();
     }
     match (&arguments.name, arguments.command.as_slice()) {
         (None, []) => Err(Error::usage("there is nothing to give a database to")
@@ -317,7 +325,12 @@ async fn sweep(all: bool) -> Result<u8, Errors> {
             }
         }
     }
-    super::print(&format!("removed {}\n", rows_of(swept as u64, "database")))?;
+    let containers = sweep_containers().await as u64;
+    let databases = rows_of(swept as u64, "database");
+    super::print(&match containers {
+        0 => format!("removed {databases}\n"),
+        n => format!("removed {databases} and {}\n", rows_of(n, "container")),
+    })?;
     Ok(0)
 }
 

@@ -11,14 +11,17 @@ use crate::gate::{self, DefinitionFile, Definitions, Gate, LoadOptions};
 
 use super::settings::{RunSettings, Settings};
 
+/// What the name of a variable of the environment starts with that sets one of the definitions.
+const VARIABLE: &str = "POSTERN_VAR_";
+
 #[derive(Debug, Args)]
 pub(super) struct DefinitionArguments {
     /// A file of gates or a folder of such files. May be repeated. [default: `gates` of the
     /// target or of postern.toml, else the folder gates]
     #[arg(long, value_name = "PATH")]
     gates: Vec<PathBuf>,
-    /// A variable for the definitions, over [vars] of postern.toml and of the suites. May be
-    /// repeated.
+    /// A variable for the definitions, over POSTERN_VAR_NAME of the environment, [vars] of postern.toml
+    /// and of the suites. May be repeated.
     #[arg(long = "var", value_name = "NAME=VALUE")]
     vars: Vec<String>,
     /// Takes only some of the gates: an id, or kind:, tag:, table:, severity:, suite:, file: or owner:
@@ -56,6 +59,18 @@ impl DefinitionArguments {
     ) -> Result<Selected, Errors> {
         let mut errors = Vec::new();
         let mut vars = settings.vars.clone();
+        for (name, value) in std::env::vars_os() {
+            let name = name.to_str().and_then(|name| name.strip_prefix(VARIABLE));
+            match (name, value.into_string()) {
+                (Some(name), Ok(value)) => {
+                    vars.insert(name.to_owned(), value);
+                }
+                (Some(name), Err(_)) => {
+                    errors.push(Error::usage(format!("`{VARIABLE}{name}` is not UTF-8")));
+                }
+                (None, _) => {}
+            }
+        }
         for text in &self.vars {
             match text.split_once('=') {
                 Some((name, value)) => {

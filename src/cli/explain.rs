@@ -17,7 +17,8 @@ use super::target::{LimitArguments, OtherArguments, TargetArguments};
 const HELP: &str = "\
 Runs nothing but EXPLAIN and questions to pg_catalog, in the read-only session of a check. Rows and costs
 are the planner's; the bytes to read are the size of every relation that a plan scans. What a gate asks
-only after an answer, such as content_parity of the parts that differ, is not known beforehand.
+only after an answer, such as content_parity of the parts that differ, is told in words (`then`), because its
+statements depend on the answer. reports/explain.v1.schema.json is the schema of the JSON.
 
 Exit codes:
   0  nothing stands in the way of any gate

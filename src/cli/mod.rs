@@ -69,7 +69,10 @@ it count from its folder.
   default = \"consolidation\"            # POSTERN_SCENARIO
 
   [vars]
-  schema = \"curated\"                   # ${schema} in definitions
+  schema = \"curated\"                   # ${schema} in definitions; POSTERN_VAR_schema, --var
+
+  [mask]                               # values that stay in the database; so do those of a column
+  columns = [\"*.email\", \"hr.people.*\"] # in whose comment the word postern:mask stands
 
   [target.staging]                     # check --target staging
   url_env = \"STAGING_URL\"              # or url = \"postgres://…\"

@@ -7,6 +7,7 @@ use clap::Args;
 use crate::error::{Error, Errors};
 use crate::pg::ServerOptions;
 use crate::report::rehearsal::{RehearsalReport, json, junit, terminal};
+use crate::run;
 use crate::scenario::{Options, Scenario, rehearse};
 
 use super::EngineArgument;
@@ -47,7 +48,10 @@ pub(super) async fn run(arguments: &Arguments, settings: &Settings) -> Result<u8
             engine,
             ..ServerOptions::default()
         },
-        ..Options::default()
+        run: run::Options {
+            masked: settings.masked.clone(),
+            ..run::Options::default()
+        },
     };
     let mut watched = Watched::new();
     // Asked to stop, the server is dropped with this future, and stops with it.

@@ -17,9 +17,11 @@ use toml::de::{DeTable, DeValue};
 
 use crate::error::{Error, Errors, nearest, one_of};
 use crate::gate::fields::Age;
+use crate::gate::mask::Pattern;
+use crate::gate::size::Size;
 use crate::pg::{Address, EngineChoice};
 use crate::report::FailOn;
-use crate::source::{Problem, SourceFile, Table, Vars, parse_document, read};
+use crate::source::{Problem, SourceFile, Table, Vars, parse_document, read, read_vars};
 
 const FILE: &str = "postern.toml";
 
@@ -34,6 +36,8 @@ pub(super) struct Settings {
     pub(super) engine: Option<EngineChoice>,
     /// Variables of the definitions.
     pub(super) vars: Vars,
+    /// The columns whose values stay in the database.
+    pub(super) masked: Vec<Pattern>,
     /// The scenario that is rehearsed when none is named.
     pub(super) scenario: Option<String>,
     default_target: Option<String>,
@@ -57,6 +61,8 @@ pub(super) struct RunSettings {
     pub(super) lock_timeout: Option<Age>,
     /// How many sessions on one database share the work.
     pub(super) connections: Option<u8>,
+    /// How much one gate may read.
+    pub(super) max_scan: Option<Size>,
 }
 
 #[derive(Debug)]
@@ -88,6 +94,7 @@ struct Top {
     lock_timeout: Option<Age>,
     #[schemars(range(min = 1, max = 64))]
     connections: Option<u8>,
+    max_scan: Option<Size>,
 }
 
 /// `[target.NAME]`.
@@ -106,6 +113,7 @@ struct TargetFields {
     lock_timeout: Option<Age>,
     #[schemars(range(min = 1, max = 64))]
     connections: Option<u8>,
+    max_scan: Option<Size>,
 }
 
 /// `[scenario]`.
@@ -115,7 +123,19 @@ struct ScenarioFields {
     default: Option<String>,
 }
 
-const TABLES: [&str; 3] = ["scenario", "target", "vars"];
+/// How many sessions may share the work.
+const CONNECTIONS: std::ops::RangeInclusive<u8> = 1..=64;
+
+/// `[mask]`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct MaskFields {
+    /// The columns whose values stay in the database.
+    #[serde(default)]
+    columns: Vec<Pattern>,
+}
+
+const TABLES: [&str; 4] = ["mask", "scenario", "target", "vars"];
 
 impl Settings {
     /// Reads the file that is named, or the nearest one from the working directory upwards.
@@ -198,6 +218,7 @@ impl Settings {
                 statement_timeout: run.statement_timeout.or(self.run.statement_timeout),
                 lock_timeout: run.lock_timeout.or(self.run.lock_timeout),
                 connections: run.connections.or(self.run.connections),
+                max_scan: run.max_scan.or(self.run.max_scan),
             },
         ))
     }
@@ -226,13 +247,18 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn read(mut self, mut document: DeTable<'_>) -> Result<Settings, Errors> {
         let mut parts = TABLES.map(|name| document.remove(name));
-        let [scenario, targets, vars] = &mut parts;
+        let [mask, scenario, targets, vars] = &mut parts;
         let fields = Table::new("postern.toml", 0..0, &document);
         let scenario = scenario
             .take()
             .and_then(|value| self.table("[scenario]", value))
             .and_then(|(fields, table)| self.fields::<ScenarioFields>(&fields, table, &[]));
-        let vars = vars.take().map_or_else(Vars::new, |value| self.vars(value));
+        let defined = read_vars(self.file, vars.as_ref());
+        self.errors.extend(defined.errors);
+        let mask = mask
+            .take()
+            .and_then(|value| self.table("[mask]", value))
+            .and_then(|(fields, table)| self.fields::<MaskFields>(&fields, table, &[]));
         let names: Vec<String> = targets
             .iter()
             .filter_map(|value| value.get_ref().as_table())
@@ -258,9 +284,10 @@ impl Reader<'_> {
         }
         let top = self.fields::<Top>(&fields, document, &TABLES);
         let mut settings = Settings {
-            vars,
+            vars: defined.vars,
             targets,
             engine,
+            masked: mask.map_or_else(Vec::new, |mask| mask.columns),
             scenario: scenario.and_then(|scenario| scenario.default),
             ..Settings::default()
         };
@@ -273,7 +300,8 @@ impl Reader<'_> {
                 timeout: top.timeout,
                 statement_timeout: top.statement_timeout,
                 lock_timeout: top.lock_timeout,
-                connections: top.connections,
+                connections: self.connections(&fields, top.connections),
+                max_scan: top.max_scan,
             };
         }
         if self.errors.is_empty() {
@@ -320,27 +348,6 @@ impl Reader<'_> {
         }
     }
 
-    fn vars(&mut self, value: Spanned<DeValue<'_>>) -> Vars {
-        let mut vars = Vars::new();
-        for (key, value) in self
-            .table("[vars]", value)
-            .into_iter()
-            .flat_map(|(_, table)| table)
-        {
-            match value.get_ref().as_str() {
-                Some(text) => {
-                    vars.insert(key.get_ref().to_string(), text.to_owned());
-                }
-                None => self.errors.push(self.file.error(
-                    value.span(),
-                    format!("the variable `{}` is not text", key.get_ref()),
-                    "expected text in quotes",
-                )),
-            }
-        }
-        vars
-    }
-
     fn targets(&mut self, value: Spanned<DeValue<'_>>) -> BTreeMap<String, Target> {
         let mut targets = BTreeMap::new();
         for (key, value) in self
@@ -383,6 +390,7 @@ impl Reader<'_> {
             }
         };
         let target: TargetFields = self.fields(fields, table, &[])?;
+        let connections = self.connections(fields, target.connections);
         Some(Target {
             location: location?,
             run: RunSettings {
@@ -392,9 +400,23 @@ impl Reader<'_> {
                 timeout: target.timeout,
                 statement_timeout: target.statement_timeout,
                 lock_timeout: target.lock_timeout,
-                connections: target.connections,
+                connections,
+                max_scan: target.max_scan,
             },
         })
+    }
+
+    /// How many sessions, as the flag takes them.
+    fn connections(&mut self, fields: &Table, wanted: Option<u8>) -> Option<u8> {
+        if wanted.is_some_and(|wanted| !CONNECTIONS.contains(&wanted)) {
+            let (least, most) = (CONNECTIONS.start(), CONNECTIONS.end());
+            let problem = Problem::new(
+                "connections",
+                format!("expected {least} to {most} connections"),
+            );
+            self.problem(fields, &problem);
+        }
+        wanted
     }
 
     fn paths(&self, paths: &[PathBuf]) -> Vec<PathBuf> {

@@ -23,7 +23,7 @@ use tokio::sync::OnceCell;
 use super::recipe::Recipe;
 use super::speed::{self, Way};
 use crate::error::{Error, ErrorKind, Result};
-use crate::pg::shared::{KEPT, Share, TEMPLATES, USERS};
+use crate::pg::shared::{KEPT, Share, TEMPLATES, Tcp, USERS};
 use crate::pg::{Address, Lock, ServerOptions, close, connect, end_sessions, execute, is_held};
 use crate::pg::{help_for_room, plain, random_hex};
 use crate::sql;
@@ -35,6 +35,9 @@ const TEMPLATES_MAX: usize = 8;
 /// How long what a failed test kept stays. The supervisor waits as long.
 const KEPT_TIME: Duration = Duration::from_secs(3600);
 
+/// Postgres' words, in the log that comes with an error.
+const PORT_TAKEN: &str = "Address already in use";
+
 /// What the comment of a template starts with; how it is best copied follows.
 const TEMPLATE_MARK: &str = "postern throwaway template ";
 
@@ -45,6 +48,8 @@ pub(crate) struct Host {
     templates: Mutex<HashMap<String, Arc<OnceCell<Template>>>>,
     count: AtomicU64,
     has_swept: AtomicBool,
+    /// How clients get to it, if not by the socket.
+    tcp: Option<Tcp>,
 }
 
 #[derive(Clone, Debug)]
@@ -58,8 +63,28 @@ impl Host {
         Ok(Self::new(Share::join(options).await?))
     }
 
-    pub(super) async fn own(options: &ServerOptions) -> Result<Self> {
-        Ok(Self::new(Share::own(options).await?))
+    pub(super) async fn own(options: &ServerOptions, is_over_tcp: bool) -> Result<Self> {
+        if !is_over_tcp {
+            return Ok(Self::new(Share::own(options, None).await?));
+        }
+        let (tcp, share) = {
+            let mut tcp = Tcp::choose()?;
+            let mut started = Share::own(options, Some(tcp.clone())).await;
+            // Somebody else may take the port before Postgres does.
+            if started
+                .as_ref()
+                .is_err_and(|error| error.render(false).contains(PORT_TAKEN))
+            {
+                tcp = Tcp::choose()?;
+                started = Share::own(options, Some(tcp.clone())).await;
+            }
+            (tcp, started?)
+        };
+        let mut host = Self::new(share);
+        let password = sql!("alter role postgres password {}", Literal(tcp.password()));
+        host.run(&[password]).await?;
+        host.tcp = Some(tcp);
+        Ok(host)
     }
 
     pub(super) fn new(share: Share) -> Self {
@@ -69,6 +94,7 @@ impl Host {
             templates: Mutex::default(),
             count: AtomicU64::new(0),
             has_swept: AtomicBool::new(false),
+            tcp: None,
         }
     }
 
@@ -85,7 +111,10 @@ impl Host {
     }
 
     pub(crate) fn address(&self, name: &str) -> Address {
-        self.maintenance().with_database(name)
+        match &self.tcp {
+            Some(tcp) => tcp.address().with_database(name),
+            None => self.maintenance().with_database(name),
+        }
     }
 
     pub(super) fn mark(&self, folder: &str, name: &str) -> PathBuf {
@@ -193,7 +222,11 @@ impl Host {
         roles: &[String],
     ) -> Result<String> {
         for role in roles {
-            let create = sql!("create role {} login", Ident::new(role));
+            let password = match &self.tcp {
+                Some(tcp) => sql!(" password {}", Literal(tcp.password())),
+                None => sql!(""),
+            };
+            let create = sql!("create role {} login{}", Ident::new(role), password);
             self.run(&[create]).await?;
         }
         let name = self.new_name(label);

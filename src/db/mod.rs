@@ -103,6 +103,8 @@ pub struct TestDbBuilder {
     roles: Vec<String>,
     server: ServerOptions,
     has_own_server: bool,
+    is_only_one: bool,
+    is_over_tcp: bool,
     warm: usize,
     label: String,
 }
@@ -122,6 +124,8 @@ impl TestDb {
             roles: Vec::new(),
             server: ServerOptions::default(),
             has_own_server: false,
+            is_only_one: false,
+            is_over_tcp: false,
             warm: 0,
             label: label(),
         }
@@ -225,6 +229,15 @@ impl TestDbBuilder {
         self.own_server()
     }
 
+    /// A server of its own that listens on 127.0.0.1, with a password, for clients that cannot
+    /// connect to a socket of the file system. Containers always do.
+    #[must_use]
+    pub fn tcp(mut self) -> Self {
+        self.has_own_server = true;
+        self.is_over_tcp = true;
+        self
+    }
+
     /// A server that no other test is on.
     #[must_use]
     pub fn own_server(mut self) -> Self {
@@ -271,6 +284,14 @@ impl TestDbBuilder {
         .map(|(home, address)| TestDb::new_in(home, address))
     }
 
+    /// Says that this process wants no second database: where there is no server to share, the one
+    /// that is started ends with the database.
+    #[cfg(feature = "cli")]
+    pub(crate) fn only_one(mut self) -> Self {
+        self.is_only_one = true;
+        self
+    }
+
     /// A database that stays under a name: the one that is there, or a new one.
     #[cfg(all(unix, feature = "cli"))]
     pub(crate) async fn build_named(self, name: &str) -> Result<Named> {
@@ -314,7 +335,7 @@ impl TestDbBuilder {
     #[cfg(unix)]
     async fn on_host(&self, recipe: &Arc<Recipe>) -> Result<(Home, Address)> {
         let (host, name) = if self.has_own_server {
-            let host = Host::own(&self.server).await?;
+            let host = Host::own(&self.server, self.is_over_tcp).await?;
             let name = host.make(recipe, &self.label, &self.roles).await?;
             (Arc::new(host), name)
         } else {
@@ -342,7 +363,7 @@ impl TestDbBuilder {
             )
             .help("install Postgres, or create the roles in a seed"));
         }
-        let (server, database) = if self.has_own_server {
+        let (server, database) = if self.has_own_server || self.is_only_one {
             let server = Arc::new(Elsewhere::start(&self.server).await?);
             let database = server.make(recipe, &self.label).await?;
             (server, database)

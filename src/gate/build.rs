@@ -1,8 +1,7 @@
-//! From definition files to gates, or every mistake in them.
+//! From one definition file to its gates, or every mistake in it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -10,49 +9,22 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::error::{Error, ErrorKind, Errors, nearest, one_of};
+use crate::error::{Error, nearest, one_of};
 use crate::source::{
-    SourceFile, Table, Vars, discover, expand, parse_document, parse_header, read,
+    Defined, Problem, SourceFile, Table, Vars, expand, parse_document, parse_header, read,
+    read_vars,
 };
 
 use super::kinds::{KINDS, Registered};
 use super::readiness::{Readiness, ReadinessFields};
-use super::{COMMON_FIELDS, Common, Gate, Origin};
-
-/// What definitions may refer to.
-#[derive(Clone, Debug, Default)]
-pub struct LoadOptions {
-    /// Variables that override those of the suites.
-    pub vars: Vars,
-}
-
-/// All gates of a run, in the order of their files and lines.
-#[derive(Clone, Debug, Default)]
-pub struct Definitions {
-    /// The gates.
-    pub gates: Vec<Gate>,
-    /// What it takes for the whole to be ready, where a suite says so.
-    pub readiness: Option<Readiness>,
-    /// The files, in order, those without a gate included.
-    pub files: Vec<DefinitionFile>,
-}
-
-/// One file of definitions, as far as it is more than its gates.
-#[derive(Clone, Debug)]
-pub struct DefinitionFile {
-    /// The file.
-    pub file: SourceFile,
-    /// Whether it defines anything.
-    pub is_empty: bool,
-    /// Variables of its `[vars]` that none of its gates uses, and where they stand.
-    pub unused_vars: Vec<(String, Range<usize>)>,
-}
+use super::sampling::{Sampled, Share};
+use super::{COMMON_FIELDS, Common, EXAMPLES_MAX, Gate, Kind, Origin, SHOWN_MAX};
 
 /// What one file holds.
-struct Loaded {
-    gates: Vec<Gate>,
-    readiness: Option<Readiness>,
-    unused_vars: Vec<(String, Range<usize>)>,
+#[derive(Default)]
+pub(super) struct Loaded {
+    pub(super) gates: Vec<Gate>,
+    pub(super) readiness: Option<Readiness>,
 }
 
 /// The `[suite]` table.
@@ -69,106 +41,80 @@ pub struct Suite {
     pub tags: Vec<String>,
 }
 
-/// Loads every gate below `paths`; on any mistake, all mistakes of all files and no gate.
-///
-/// No gate at all is a mistake too: nothing is proved by nothing.
-pub fn load(paths: &[PathBuf], options: &LoadOptions) -> Result<Definitions, Errors> {
-    let mut errors = Vec::new();
-    let mut gates = Vec::new();
-    let mut readiness: Option<Readiness> = None;
-    let mut files = Vec::new();
-    for path in discover(paths)? {
-        let loaded = SourceFile::load(path)
-            .map_err(|error| vec![error])
-            .and_then(|file| {
-                let extension = file.path.extension();
-                let loaded = if extension.is_some_and(|extension| extension == "sql") {
-                    sql_gate(&file, options)
-                } else {
-                    suite(&file, options)
-                };
-                Ok((loaded?, file))
-            });
-        match loaded {
-            Ok((found, file)) => {
-                files.push(DefinitionFile {
-                    file,
-                    is_empty: found.gates.is_empty() && found.readiness.is_none(),
-                    unused_vars: found.unused_vars,
-                });
-                gates.extend(found.gates);
-                match (&readiness, found.readiness) {
-                    (Some(first), Some(again)) => errors.push(again.again(first)),
-                    (None, more) => readiness = more,
-                    (Some(_), None) => {}
+/// What stands at the top of a suite file.
+const TABLES: [&str; 5] = ["include", "suite", "vars", "gate", "readiness"];
+
+/// What of a suite file must be known before its gates are read.
+pub(super) struct Head<'a> {
+    /// The whole file.
+    pub(super) root: DeTable<'a>,
+    /// Its own variables.
+    pub(super) vars: Vars,
+    /// Where they stand.
+    pub(super) places: Vec<(String, Range<usize>)>,
+    /// The entries of `include`.
+    pub(super) includes: Vec<(String, Range<usize>)>,
+    /// What is wrong with any of that.
+    pub(super) errors: Vec<Error>,
+}
+
+/// Reads the head of a suite file; variables of the command line and of settings can stand in
+/// `include`, and its own.
+pub(super) fn head<'a>(file: &'a SourceFile, over: &Vars) -> Result<Head<'a>, Vec<Error>> {
+    let mut root = parse_document(file)?.into_inner();
+    let Defined {
+        vars,
+        places,
+        mut errors,
+    } = read_vars(file, root.get("vars"));
+    let mut known = vars.clone();
+    known.extend(over.clone());
+    let mut includes = Vec::new();
+    let mut entries = DeTable::new();
+    entries.extend(root.remove_entry("include"));
+    errors.extend(expand(
+        file,
+        &mut entries,
+        &known,
+        &mut BTreeSet::new(),
+        &|_| false,
+    ));
+    if let Some(value) = entries.get("include") {
+        let wrong = |span| {
+            let help = "include = [\"common.toml\", \"../shared/*.toml\"]";
+            file.error(span, "`include` is not a list of files", "")
+                .help(format!("write {help}"))
+        };
+        match value.get_ref().as_array() {
+            Some(items) => {
+                for item in items {
+                    match item.get_ref().as_str() {
+                        Some(entry) => includes.push((entry.to_owned(), item.span())),
+                        None => errors.push(wrong(item.span())),
+                    }
                 }
             }
-            Err(found) => errors.extend(found),
+            None => errors.push(wrong(value.span())),
         }
     }
-    errors.extend(duplicates(&gates));
-    // With gates missing because of their mistakes, tags would be missed that are there.
-    if let Some(readiness) = readiness.as_ref().filter(|_| errors.is_empty()) {
-        errors.extend(
-            readiness
-                .check(&gates)
-                .err()
-                .into_iter()
-                .flat_map(|errors| errors.0),
-        );
-    }
-    if errors.is_empty() && gates.is_empty() {
-        let named: Vec<String> = paths
-            .iter()
-            .map(|path| format!("`{}`", path.display()))
-            .collect();
-        errors.push(
-            Error::new(
-                ErrorKind::Definition,
-                format!("there is no gate in {}", named.join(", ")),
-            )
-            .help("a run without gates proves nothing; write a [[gate]] or name another folder with --gates PATH"),
-        );
-    }
-    Errors(errors).into_result().map(|()| Definitions {
-        gates,
-        readiness,
-        files,
+    Ok(Head {
+        root,
+        vars,
+        places,
+        includes,
+        errors,
     })
 }
 
-fn duplicates(gates: &[Gate]) -> Vec<Error> {
-    let mut first: HashMap<&str, &Gate> = HashMap::new();
+/// The gates of a suite file.
+pub(super) fn suite(
+    file: &SourceFile,
+    root: &DeTable<'_>,
+    vars: &Vars,
+    used_vars: &mut BTreeSet<String>,
+) -> Result<Loaded, Vec<Error>> {
     let mut errors = Vec::new();
-    for gate in gates {
-        match first.get(gate.id.as_str()) {
-            Some(earlier) => errors.push(
-                gate.origin
-                    .file
-                    .error(
-                        gate.origin.fields.span("id"),
-                        format!("the id `{}` is taken", gate.id),
-                        "",
-                    )
-                    .note(format!("the first gate of that id is at {}", earlier.place)),
-            ),
-            None => {
-                first.insert(&gate.id, gate);
-            }
-        }
-    }
-    errors
-}
-
-/// What stands at the top of a suite file.
-const TABLES: [&str; 4] = ["suite", "vars", "gate", "readiness"];
-
-/// One TOML file of gates.
-fn suite(file: &SourceFile, options: &LoadOptions) -> Result<Loaded, Vec<Error>> {
-    let root = parse_document(file)?.into_inner();
-    let mut errors = Vec::new();
-    let top = Table::new("a suite file", 0..0, &root);
-    for (key, _) in &root {
+    for (key, _) in root {
         let name = key.get_ref().as_ref();
         if !TABLES.contains(&name) {
             let error = file.error(
@@ -182,34 +128,6 @@ fn suite(file: &SourceFile, options: &LoadOptions) -> Result<Loaded, Vec<Error>>
             });
         }
     }
-    let mut vars = Vars::new();
-    let mut own_vars = Vec::new();
-    let mut used_vars = BTreeSet::new();
-    if let Some(value) = root.get("vars") {
-        match value.get_ref().as_table() {
-            Some(table) => {
-                for (key, value) in table {
-                    match value.get_ref().as_str() {
-                        Some(text) => {
-                            own_vars.push((key.get_ref().to_string(), key.span()));
-                            vars.insert(key.get_ref().to_string(), text.to_owned());
-                        }
-                        None => errors.push(file.error(
-                            value.span(),
-                            format!("the variable `{}` is not text", key.get_ref()),
-                            "expected text in quotes",
-                        )),
-                    }
-                }
-            }
-            None => errors.push(file.error(
-                top.span("vars"),
-                "`vars` is not a table",
-                "expected [vars]",
-            )),
-        }
-    }
-    vars.extend(options.vars.clone());
     let mut defaults = Suite {
         description: None,
         owner: None,
@@ -234,7 +152,7 @@ fn suite(file: &SourceFile, options: &LoadOptions) -> Result<Loaded, Vec<Error>>
         match value.get_ref().as_array() {
             Some(items) => {
                 for item in items {
-                    match gate(file, item.clone(), &vars, &mut used_vars, &defaults) {
+                    match gate(file, item.clone(), vars, used_vars, &defaults) {
                         Ok(gate) => gates.push(gate),
                         Err(found) => errors.extend(found),
                     }
@@ -265,13 +183,7 @@ fn suite(file: &SourceFile, options: &LoadOptions) -> Result<Loaded, Vec<Error>>
         }
     }
     if errors.is_empty() {
-        own_vars.retain(|(name, _)| !used_vars.contains(name));
-        own_vars.sort_by_key(|(_, span)| span.start);
-        Ok(Loaded {
-            gates,
-            readiness,
-            unused_vars: own_vars,
-        })
+        Ok(Loaded { gates, readiness })
     } else {
         Err(errors)
     }
@@ -285,19 +197,23 @@ fn gate(
     used_vars: &mut BTreeSet<String>,
     suite: &Suite,
 ) -> Result<Gate, Vec<Error>> {
-    let mut errors = include(file, &mut item)
+    let header = item.span();
+    let mut errors = query_from_file(file, &mut item)
         .err()
         .into_iter()
         .collect::<Vec<_>>();
-    errors.extend(expand(file, &mut item, vars, used_vars));
-    let header = item.span();
-    let DeValue::Table(table) = item.into_inner() else {
+    errors.extend(map(file, &mut item).err().into_iter().flatten());
+    let DeValue::Table(mut table) = item.into_inner() else {
         return Err(vec![file.error(
             header,
             "a gate is not a table",
             "expected [[gate]]",
         )]);
     };
+    let kind = kind_named(&table);
+    errors.extend(expand(file, &mut table, vars, used_vars, &|field| {
+        kind.is_some_and(|kind| kind.is_sql(field))
+    }));
     let kind = match kind_of(file, &header, &table) {
         Ok(kind) => kind,
         Err(error) => {
@@ -316,22 +232,11 @@ fn gate(
 
 /// Fills in `query` from the file that a gate names in its place; only kinds that run a query know
 /// the field.
-fn include(file: &SourceFile, item: &mut Spanned<DeValue<'_>>) -> Result<(), Error> {
+fn query_from_file(file: &SourceFile, item: &mut Spanned<DeValue<'_>>) -> Result<(), Error> {
     let DeValue::Table(table) = item.get_mut() else {
         return Ok(());
     };
-    let is_known = table
-        .get("kind")
-        .and_then(|kind| Registered::named(kind.get_ref().as_str()?))
-        .is_some_and(|kind| {
-            let schema = (kind.schema)();
-            let fields = schema.get("properties");
-            fields.is_some_and(|fields| fields.get("file").is_some())
-        });
-    let Some((span, name)) = table.get("file").filter(|_| is_known).and_then(|value| {
-        let name = value.get_ref().as_str()?;
-        Some((value.span(), name.to_owned()))
-    }) else {
+    let Some((span, name)) = file_named(table, "file") else {
         return Ok(());
     };
     if table.contains_key("query") {
@@ -345,6 +250,46 @@ fn include(file: &SourceFile, item: &mut Spanned<DeValue<'_>>) -> Result<(), Err
     })?;
     let key = Spanned::new(span.clone(), "query".into());
     table.insert(key, Spanned::new(span, DeValue::String(text.into())));
+    Ok(())
+}
+
+/// The kind that a gate names, if it is one.
+fn kind_named(table: &DeTable<'_>) -> Option<&'static Registered> {
+    Registered::named(table.get("kind")?.get_ref().as_str()?)
+}
+
+/// The file that a gate names in a field, where its kind knows that field.
+fn file_named(table: &DeTable<'_>, field: &str) -> Option<(Range<usize>, String)> {
+    let schema = (kind_named(table)?.schema)();
+    schema.get("properties")?.get(field)?;
+    let value = table.get(field)?;
+    Some((value.span(), value.get_ref().as_str()?.to_owned()))
+}
+
+/// Fills in what stands in the file that a gate names as its `mapping`; its mistakes are told at their
+/// own lines.
+fn map(file: &SourceFile, item: &mut Spanned<DeValue<'_>>) -> Result<(), Vec<Error>> {
+    let DeValue::Table(table) = item.get_mut() else {
+        return Ok(());
+    };
+    let Some((span, name)) = file_named(table, "mapping") else {
+        return Ok(());
+    };
+    let folder = file.path.parent().unwrap_or(std::path::Path::new(""));
+    let path = folder.join(&name);
+    if !path.is_file() {
+        let error = file.error(span, format!("there is no file `{name}`"), "");
+        return Err(vec![
+            error.help("a file is named from the folder of the file that names it"),
+        ]);
+    }
+    let mapping = SourceFile::load(path).map_err(|error| vec![error]);
+    let mapping = mapping.and_then(|mapping| super::mapping::read(&mapping));
+    let value = mapping?.into_value(&span);
+    table.insert(
+        Spanned::new(span.clone(), "mapping".into()),
+        Spanned::new(span, value),
+    );
     Ok(())
 }
 
@@ -402,6 +347,19 @@ fn build(
         .and_then(|common| check_common(file, &fields, &common).map(|()| common))
         .map_err(|found| errors.extend(found));
     let definition = (kind.read)(file, &fields, table).map_err(|found| errors.extend(found));
+    if let (Ok(common), Ok(definition)) = (&common, &definition) {
+        let problems = sampling_problems(common, definition.as_ref());
+        errors.extend(problems.iter().map(|problem| fields.error(file, problem)));
+    }
+
+    if let (Ok(common), Ok(definition)) = (&common, &definition)
+        && !common.show.is_empty()
+        && !definition.names_rows()
+    {
+        let problem = Problem::new("show", "this gate names no single rows of one table")
+            .help("`show` goes with gates that name rows of one table by their key");
+        errors.push(fields.error(file, &problem));
+    }
     let (Ok(common), Ok(definition), true) = (common, definition, errors.is_empty()) else {
         errors.sort_by_key(|error| error.excerpts().first().map(|excerpt| excerpt.span.start));
         return Err(errors);
@@ -422,6 +380,13 @@ fn build(
         owner: common.owner.or_else(|| suite.owner.clone()),
         tags,
         examples: common.examples,
+        max_scan: common.max_scan,
+        statement_timeout: common.statement_timeout,
+        sample: common.sample.map(|share| Sampled {
+            share,
+            confidence: common.confidence.unwrap_or(Share::CONFIDENCE),
+        }),
+        show: common.show,
         place: file.place(fields.header.start),
         definition: Arc::from(definition),
         origin: Origin {
@@ -431,26 +396,67 @@ fn build(
     })
 }
 
+/// What is wrong with `sample` and `confidence`.
+fn sampling_problems(common: &Common, definition: &dyn Kind) -> Vec<Problem> {
+    match (common.sample, common.confidence) {
+        (None, None) => Vec::new(),
+        (None, Some(_)) => vec![
+            Problem::new("confidence", "`confidence` without `sample`")
+                .help("without a sample all rows are looked at, and nothing is left to chance"),
+        ],
+        (Some(_), confidence) => {
+            let mut problems = match definition.sampling() {
+                Ok(rule) => rule.problems(),
+                Err(problem) => vec![problem],
+            };
+            if confidence.is_some_and(|confidence| confidence.fraction() < 0.5) {
+                let what = "a confidence below 50% says nothing";
+                problems.push(Problem::new("confidence", what).help("write confidence = \"99%\""));
+            }
+            problems
+        }
+    }
+}
+
 fn check_common(file: &SourceFile, fields: &Table, common: &Common) -> Result<(), Vec<Error>> {
     let is_id = !common.id.is_empty()
         && common
             .id
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
-    if is_id {
-        return Ok(());
+    let mut errors = Vec::new();
+    if !is_id {
+        errors.push(file.error(
+            fields.span("id"),
+            format!("`{}` is not an id", common.id),
+            "expected letters, digits, `_`, `-` or `.`",
+        ));
     }
-    Err(vec![file.error(
-        fields.span("id"),
-        format!("`{}` is not an id", common.id),
-        "expected letters, digits, `_`, `-` or `.`",
-    )])
+    if common.examples.is_some_and(|rows| rows > EXAMPLES_MAX) {
+        errors.push(file.error(
+            fields.span("examples"),
+            format!("at most {EXAMPLES_MAX} rows are named"),
+            "",
+        ));
+    }
+    if common.show.len() > SHOWN_MAX {
+        errors.push(file.error(
+            fields.span("show"),
+            format!("at most {SHOWN_MAX} columns are shown beside the key"),
+            "",
+        ));
+    }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(errors)
+    }
 }
 
 /// A `.sql` file is a gate of kind `sql`: its leading comment holds the fields, the file's stem is
 /// the id unless the comment gives one, and the rows that the statement returns are offending.
-fn sql_gate(file: &SourceFile, options: &LoadOptions) -> Result<Loaded, Vec<Error>> {
-    const LISTS: &[&str] = &["tags", "key"];
+pub(super) fn sql_gate(file: &SourceFile, vars: &Vars) -> Result<Loaded, Vec<Error>> {
+    const LISTS: &[&str] = &["tags", "key", "show"];
     let known: Vec<&str> = COMMON_FIELDS
         .iter()
         .copied()
@@ -473,12 +479,10 @@ fn sql_gate(file: &SourceFile, options: &LoadOptions) -> Result<Loaded, Vec<Erro
     insert("id", stem, 0..0);
     insert("kind", "sql".to_owned(), 0..0);
     insert("query", file.text[span.clone()].to_owned(), span);
-    let mut value = Spanned::new(0..0, DeValue::Table(table));
-    let errors = expand(file, &mut value, &options.vars, &mut BTreeSet::new());
-    let DeValue::Table(table) = value.into_inner() else {
-        unreachable!("the value was made as a table above")
-    };
     let kind = Registered::named("sql").expect("the list of kinds has `sql`");
+    let errors = expand(file, &mut table, vars, &mut BTreeSet::new(), &|field| {
+        kind.is_sql(field)
+    });
     let fields = Table::new("a `.sql` gate", 0..0, &table);
     let suite = Suite {
         description: None,
@@ -488,6 +492,5 @@ fn sql_gate(file: &SourceFile, options: &LoadOptions) -> Result<Loaded, Vec<Erro
     Ok(Loaded {
         gates: vec![build(file, kind, fields, table, &suite, errors)?],
         readiness: None,
-        unused_vars: Vec::new(),
     })
 }

@@ -8,6 +8,8 @@ use crate::error::{Error, ErrorKind, Result, nearest};
 use crate::sql;
 use crate::sql::{Ident, Relation, Sql};
 
+use super::mask::Masks;
+
 /// Which database a measurement reads.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Side {
@@ -32,6 +34,8 @@ pub struct Catalog {
     pub foreign_keys: Vec<ForeignKey>,
     /// Names of other relations, for a guess at what was meant.
     pub other_names: Vec<String>,
+    /// The columns whose values stay in the database.
+    pub masks: Masks,
 }
 
 /// What sort of relation it is.
@@ -86,6 +90,8 @@ pub struct Column {
     pub category: char,
     /// Whether every row that a scan reads is held to `NOT NULL`.
     pub is_not_null: bool,
+    /// Whether its values stay in the database.
+    pub is_masked: bool,
 }
 
 /// A unique index that the server has held every row to.
@@ -199,10 +205,7 @@ impl RelationInfo {
 
     /// The columns that name a row: those asked for, else the primary key, else the first other
     /// unique key, else where the row lies (`ctid`), which views and foreign tables do not have.
-    pub fn row_key(&self, asked: &[String]) -> Result<Vec<KeyColumn>> {
-        if !asked.is_empty() {
-            self.columns_named(asked)?;
-        }
+    pub fn row_key(&self, asked: &[String]) -> Result<Vec<ShownColumn>> {
         let names: &[String] = if !asked.is_empty() {
             asked
         } else if !self.primary_key.is_empty() {
@@ -212,39 +215,57 @@ impl RelationInfo {
         } else {
             return Ok(match self.kind {
                 RelationKind::Table | RelationKind::MaterializedView => {
-                    vec![KeyColumn::new("ctid")]
+                    vec![ShownColumn::of_system("ctid")]
                 }
                 // Each partition has places of its own.
                 RelationKind::Partitioned => vec![
-                    KeyColumn {
+                    ShownColumn {
                         name: "partition".to_owned(),
                         sql: sql!("tableoid::regclass"),
+                        is_masked: false,
                     },
-                    KeyColumn::new("ctid"),
+                    ShownColumn::of_system("ctid"),
                 ],
                 RelationKind::View | RelationKind::Foreign => Vec::new(),
             });
         };
-        Ok(names.iter().map(KeyColumn::new).collect())
+        self.shown(names)
+    }
+
+    /// Columns as a report shows them, under their own names.
+    pub fn shown(&self, names: &[String]) -> Result<Vec<ShownColumn>> {
+        let columns = self.columns_named(names)?;
+        Ok(columns.into_iter().map(ShownColumn::new).collect())
     }
 }
 
-/// A column that takes part in naming an offending row.
+/// A column of an offending row, as a report shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyColumn {
+pub struct ShownColumn {
     /// What it is called in the report.
     pub name: String,
     /// The column itself.
     pub sql: Sql,
+    /// Whether its values stay in the database.
+    pub is_masked: bool,
 }
 
-impl KeyColumn {
+impl ShownColumn {
     /// A column under its own name.
-    pub fn new(name: impl Into<String>) -> Self {
-        let name = name.into();
+    pub fn new(column: &Column) -> Self {
         Self {
-            sql: sql!("{}", Ident::new(name.clone())),
-            name,
+            name: column.name.clone(),
+            sql: sql!("{}", Ident::new(column.name.clone())),
+            is_masked: column.is_masked,
+        }
+    }
+
+    /// A column that every table has, and that says where a row lies.
+    fn of_system(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            sql: sql!("{}", Ident::new(name)),
+            is_masked: false,
         }
     }
 }

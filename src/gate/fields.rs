@@ -240,6 +240,9 @@ impl<'de> Deserialize<'de> for SqlText {
     }
 }
 
+/// How the schema marks a field that holds SQL.
+pub const SQL: &str = "application/sql";
+
 impl JsonSchema for SqlText {
     fn schema_name() -> Cow<'static, str> {
         "SqlText".into()
@@ -248,6 +251,7 @@ impl JsonSchema for SqlText {
         json_schema!({
             "description": "SQL, passed to Postgres as it is, in a read-only session.",
             "type": "string",
+            "contentMediaType": SQL,
             "minLength": 1
         })
     }

@@ -1,12 +1,17 @@
 //! The list of kinds: adding one is its file and one line here.
 
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
 use schemars::{JsonSchema, Schema};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use toml::de::DeTable;
 
 use crate::error::Error;
 use crate::source::{SourceFile, Table};
 
+use super::fields::SQL;
 use super::{COMMON_FIELDS, Kind, OnEmpty};
 
 mod accepted_values;
@@ -84,11 +89,34 @@ impl Registered {
         }
     }
 
+    /// Whether a field of its own holds SQL.
+    pub fn is_sql(&self, field: &str) -> bool {
+        SQL_FIELDS
+            .get(self.name)
+            .is_some_and(|fields| fields.iter().any(|name| name == field))
+    }
+
     /// The kind of that name.
     pub fn named(name: &str) -> Option<&'static Self> {
         KINDS.iter().find(|kind| kind.name == name)
     }
 }
+
+/// The names of the fields that hold SQL, by kind; made once, because a schema takes long to make.
+static SQL_FIELDS: LazyLock<BTreeMap<&'static str, Vec<String>>> = LazyLock::new(|| {
+    let sql_fields = |kind: &'static Registered| {
+        let schema = (kind.schema)();
+        let fields = schema.get("properties").and_then(Value::as_object);
+        let is_sql = |field: &Value| {
+            let form = field.get("contentMediaType").and_then(Value::as_str);
+            form == Some(SQL)
+        };
+        let fields = fields.into_iter().flatten();
+        let fields = fields.filter(|(_, field)| is_sql(field));
+        (kind.name, fields.map(|(name, _)| name.clone()).collect())
+    };
+    KINDS.iter().map(sql_fields).collect()
+});
 
 fn read<T: Definition>(
     file: &SourceFile,

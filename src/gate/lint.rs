@@ -40,6 +40,7 @@ pub fn lint(gates: &[Gate], files: &[DefinitionFile]) -> Vec<Error> {
         warnings.extend(no_reason(gate));
         warnings.extend(empty_passes(gate));
         warnings.extend(holds_always(gate));
+        warnings.extend(never_passes(gate));
     }
     warnings.extend(asked_twice(gates));
     let order: BTreeMap<_, usize> = (0..)
@@ -86,7 +87,12 @@ fn no_reason(gate: &Gate) -> Option<Error> {
 }
 
 fn empty_passes(gate: &Gate) -> Option<Error> {
-    (gate.on_empty == OnEmpty::Pass).then(|| {
+    // A key that must be declared, or the like, is asked of an empty table, too.
+    let required = gate.origin.fields.values().get("require");
+    let is_held = required
+        .and_then(serde_json::Value::as_array)
+        .is_some_and(|what| !what.is_empty());
+    (gate.on_empty == OnEmpty::Pass && !is_held).then(|| {
         at(
             gate,
             "on_empty",
@@ -116,6 +122,18 @@ fn holds_always(gate: &Gate) -> Option<Error> {
     })
 }
 
+/// A sample of a gate that allows no offending row can only fail it.
+fn never_passes(gate: &Gate) -> Option<Error> {
+    gate.sample?;
+    let rule = gate.definition.sampling().ok()?;
+    rule.allows_none().then(|| {
+        let message = format!("the gate `{}` can never pass: no sample shows that not one row offends", gate.id);
+        at(gate, "sample", message)
+            .note("what the catalog proves passes without a look at any row, and so without its sample")
+            .help("allow a share of offending rows, or remove `sample`")
+    })
+}
+
 /// Gates of one kind with the same fields but for those that every gate has.
 fn asked_twice(gates: &[Gate]) -> Vec<Error> {
     let mut warnings = Vec::new();
@@ -126,7 +144,7 @@ fn asked_twice(gates: &[Gate]) -> Vec<Error> {
             .fields
             .values()
             .iter()
-            .filter(|(name, _)| !COMMON_FIELDS.contains(&name.as_str()))
+            .filter(|(name, _)| *name == "sample" || !COMMON_FIELDS.contains(&name.as_str()))
             .collect();
         let fields = serde_json::json!(own).to_string();
         match first.get(&(gate.kind, fields.clone())) {

@@ -1,14 +1,19 @@
 //! What a gate asks, what comes back, and what it means.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::sql::{AuthorSql, Relation, Sql};
+use crate::sql;
+use crate::sql::{AuthorSql, Ident, Relation, Sql};
 
-use super::catalog::{Catalog, KeyColumn, Side};
+use super::SHOWN_MAX;
+use super::catalog::{Catalog, RelationInfo, ShownColumn, Side};
+use super::mask;
+use super::sampling::{Rule, Sample};
 use super::threshold::{Bounds, Level};
 
 /// What must be known of a database before a gate can ask.
@@ -18,6 +23,8 @@ pub struct Needs {
     pub relations: Vec<(Side, Relation)>,
     /// Every relation of the schemas that match these patterns.
     pub schemas: Vec<String>,
+    /// Databases of which every relation must be known.
+    pub whole: Vec<Side>,
     /// Author-written SQL to be checked before anything runs.
     pub checks: Vec<AuthorCheck>,
 }
@@ -50,6 +57,10 @@ pub struct Known<'a> {
     pub explained: &'a [Explained],
     /// What may stand for a look at the rows.
     pub proof: Proof,
+    /// Which blocks of its table the gate looks at; all of them where there is none.
+    pub sample: Option<Sample>,
+    /// The columns that the gate's `show` names.
+    pub show: &'a [String],
 }
 
 /// What may stand for a look at the rows.
@@ -64,7 +75,15 @@ pub enum Proof {
     Declared,
 }
 
-impl Known<'_> {
+impl<'a> Known<'a> {
+    /// A relation of a side that the gate named in its needs.
+    pub fn relation(&self, side: &Side, name: &Relation) -> Result<&'a RelationInfo> {
+        let catalog = self.catalogs.get(side);
+        catalog
+            .expect("every side that a gate needs was loaded before it asks")
+            .relation(name)
+    }
+
     /// The catalog of the run's target.
     pub fn catalog(&self) -> &Catalog {
         self.on(&Side::Main)
@@ -75,6 +94,23 @@ impl Known<'_> {
         self.catalogs
             .get(side)
             .expect("every side that a gate needs was loaded before it asks")
+    }
+
+    /// What is shown beside the key of a row of `table`: the columns that `show` names, or else some
+    /// of those that the gate looks at.
+    pub fn values(&self, table: &RelationInfo, looked_at: &[String]) -> Result<Values, Error> {
+        let is_named = !self.show.is_empty();
+        let names = if is_named { self.show } else { looked_at };
+        Ok(Values {
+            columns: table.shown(&names[..names.len().min(SHOWN_MAX)])?,
+            is_named,
+        })
+    }
+
+    /// The relations that the author's SQL of a check reads.
+    pub fn read_by(&self, check: usize) -> &[Relation] {
+        let explained = self.explained.get(check);
+        explained.map_or(&[], |explained| &explained.relations)
     }
 }
 
@@ -91,12 +127,51 @@ pub struct Ask {
     pub known: Vec<(String, u64)>,
     /// What in the catalog proves that nothing offends: the name of a constraint or an index.
     pub proof: Option<String>,
+    /// How long one of its statements may take, where that is not up to the session. Such a gate shares no
+    /// statement with another.
+    pub limit: Option<Duration>,
+}
+
+impl Ask {
+    /// Measures alone.
+    pub fn of(measures: Vec<Measure>) -> Self {
+        Self {
+            measures,
+            ..Self::default()
+        }
+    }
+
+    /// The same with `prefix` before every label, so that several of a kind go together.
+    #[must_use]
+    pub fn under(mut self, prefix: &str) -> Self {
+        let add = |label: &mut String| label.insert_str(0, prefix);
+        for measure in &mut self.measures {
+            match measure {
+                Measure::Aggregate(one) | Measure::Presence(one) => add(&mut one.label),
+                Measure::Statement { labels, .. } => labels.iter_mut().for_each(add),
+                Measure::Timed { .. } => {}
+            }
+        }
+        self.known.iter_mut().for_each(|(label, _)| add(label));
+        let counted_by = self.evidence.iter_mut().map(|one| &mut one.counted_by);
+        counted_by.for_each(add);
+        self
+    }
+
+    /// Asks for all that another asks for, too.
+    pub fn add(&mut self, other: Self) {
+        self.measures.extend(other.measures);
+        self.evidence.extend(other.evidence);
+        self.findings.extend(other.findings);
+        self.known.extend(other.known);
+    }
 }
 
 /// One thing to measure.
 #[derive(Clone, Debug)]
 pub enum Measure {
-    /// An aggregate over the rows of a relation; those on the same relation share a scan.
+    /// An aggregate over the rows of a relation; those on the same relation share a scan. A count over a
+    /// sample comes with the values of [`Blocks`](super::sampling::Blocks) of its label.
     Aggregate(Aggregate),
     /// A count that need not be exact: how many rows there are, where the same rows are scanned
     /// anyway, and otherwise, as [`Measure::any`] of its label, whether there is one.
@@ -159,6 +234,8 @@ pub struct Aggregate {
     pub side: Side,
     /// The relation.
     pub relation: Relation,
+    /// Which blocks of it are read, where that is not all of them.
+    pub sample: Option<Sample>,
     /// Which rows of it the gate is about.
     pub filter: Option<AuthorSql>,
     /// The aggregate call: `count(*)`, `max("day")`.
@@ -172,12 +249,12 @@ pub struct Aggregate {
 impl Aggregate {
     /// `count(*)` over the rows that a gate is about.
     pub fn count(label: impl Into<String>, scope: &Scope, when: Option<Sql>) -> Measure {
-        Self::call(label, scope, crate::sql!("count(*)"), when)
+        Self::call(label, scope, sql!("count(*)"), when)
     }
 
     /// Any aggregate over the rows that a gate is about.
     pub fn call(label: impl Into<String>, scope: &Scope, call: Sql, when: Option<Sql>) -> Measure {
-        let nothing = crate::sql!("");
+        let nothing = sql!("");
         Self::call_within(label, scope, call, when, (nothing.clone(), nothing))
     }
 
@@ -193,6 +270,7 @@ impl Aggregate {
             label: label.into(),
             side: scope.side.clone(),
             relation: scope.relation.clone(),
+            sample: scope.sample,
             filter: scope.filter.clone(),
             call,
             when,
@@ -210,18 +288,42 @@ pub struct Scope {
     pub relation: Relation,
     /// Which rows of it.
     pub filter: Option<AuthorSql>,
+    /// Which blocks of it are read, where that is not all of them.
+    pub sample: Option<Sample>,
 }
 
 impl Scope {
+    /// The same in some blocks only.
+    #[must_use]
+    pub fn sampled(mut self, sample: Option<Sample>) -> Self {
+        self.sample = sample;
+        self
+    }
+
+    /// What stands behind `from`.
+    pub fn from(&self) -> Sql {
+        let sample = self.sample.map(Sample::clause);
+        sql!("{}{}", self.relation, sample.unwrap_or_else(|| sql!("")))
+    }
+
     /// The condition for a `where` clause: the author's filter and `also`.
     pub fn condition(&self, also: Option<&Sql>) -> Sql {
         match (&self.filter, also) {
-            (None, None) => crate::sql!("true"),
+            (None, None) => sql!("true"),
             (None, Some(also)) => also.clone(),
-            (Some(filter), None) => crate::sql!("({})", filter),
-            (Some(filter), Some(also)) => crate::sql!("({}) and ({})", filter, also),
+            (Some(filter), None) => sql!("({})", filter),
+            (Some(filter), Some(also)) => sql!("({}) and ({})", filter, also),
         }
     }
+}
+
+/// What is shown beside the key of an offending row, where values are asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Values {
+    /// The columns.
+    pub columns: Vec<ShownColumn>,
+    /// Whether the gate's `show` names them.
+    pub is_named: bool,
 }
 
 /// How to name offending rows, once there are some.
@@ -233,55 +335,62 @@ pub struct Evidence {
     pub what: Option<String>,
     /// Where it runs.
     pub side: Side,
-    /// What the columns are called; empty where rows cannot be named.
-    pub columns: Vec<String>,
-    /// The statement that shows every offending row, in a fixed order, all columns text.
+    /// What names a row; empty where nothing does.
+    pub key: Vec<ShownColumn>,
+    /// What is shown beside its key, where values are asked for.
+    pub values: Vec<ShownColumn>,
+    /// Where the offending rows come from, in a fixed order: `from … where … order by …`.
+    pub from: Sql,
+    /// The statement that shows a person every offending row as it is.
     pub sql: Sql,
 }
 
 impl Evidence {
+    /// Rows that `from` yields, by their key.
+    pub fn new(
+        counted_by: impl Into<String>,
+        side: Side,
+        key: Vec<ShownColumn>,
+        from: Sql,
+    ) -> Self {
+        Self {
+            counted_by: counted_by.into(),
+            what: None,
+            side,
+            values: Vec::new(),
+            sql: select(&key, &[], &from),
+            key,
+            from,
+        }
+    }
+
     /// The rows of a scope for which `condition` holds, by their key.
     pub fn rows(
         counted_by: impl Into<String>,
         scope: &Scope,
-        key: &[KeyColumn],
+        key: Vec<ShownColumn>,
         condition: &Sql,
     ) -> Self {
-        let columns = key.iter().map(|column| column.name.clone()).collect();
-        let selected = if key.is_empty() {
-            crate::sql!("*")
-        } else {
-            Sql::join(
-                ", ",
-                key.iter().map(|column| crate::sql!("{}::text", column.sql)),
-            )
-        };
         let order = if key.is_empty() {
-            crate::sql!("")
+            sql!("")
         } else {
-            crate::sql!(
+            sql!(
                 " order by {}",
                 Sql::join(
                     ", ",
                     // Qualified: the bare name would be the text in the output, and 10 come before 9.
                     key.iter()
-                        .map(|column| crate::sql!("{}.{}", scope.relation, column.sql))
+                        .map(|column| sql!("{}.{}", scope.relation, column.sql))
                 )
             )
         };
-        Self {
-            counted_by: counted_by.into(),
-            what: None,
-            side: scope.side.clone(),
-            columns,
-            sql: crate::sql!(
-                "select {} from {} where {}{}",
-                selected,
-                scope.relation,
-                scope.condition(Some(condition)),
-                order
-            ),
-        }
+        let from = sql!(
+            "from {} where {}{}",
+            scope.from(),
+            scope.condition(Some(condition)),
+            order
+        );
+        Self::new(counted_by, scope.side.clone(), key, from)
     }
 
     /// Says what is wrong with these rows.
@@ -289,6 +398,60 @@ impl Evidence {
     pub fn because(mut self, what: impl Into<String>) -> Self {
         self.what = Some(what.into());
         self
+    }
+
+    /// Says what is shown beside the key; those that were asked for by name are in the statement, too.
+    #[must_use]
+    pub fn showing(mut self, values: Values) -> Self {
+        let Values { columns, is_named } = values;
+        let is_key = |column: &ShownColumn| self.key.iter().any(|key| key.name == column.name);
+        self.values = columns.into_iter().filter(|one| !is_key(one)).collect();
+        if is_named {
+            self.sql = select(&self.key, &self.values, &self.from);
+        }
+        self
+    }
+
+    /// The columns that are shown, the key first.
+    pub fn columns(&self, with_values: bool) -> impl Iterator<Item = &ShownColumn> {
+        let values = self.values.iter().filter(move |_| with_values);
+        self.key.iter().chain(values)
+    }
+
+    /// The first of these rows, what is masked masked, what is long cut; `None` where nothing of them
+    /// is shown.
+    pub fn first(&self, limit: usize, with_values: bool) -> Option<Sql> {
+        let places = (0..self.columns(with_values).count()).map(|n| Ident::new(format!("c{n}")));
+        let places: Vec<Ident> = places.collect();
+        let shown = self.columns(with_values).zip(&places).enumerate();
+        let shown = shown.map(|(n, (column, place))| {
+            let value = sql!("e.{}", place);
+            match (column.is_masked, n < self.key.len()) {
+                (false, _) => mask::cut(&value),
+                (true, true) => mask::stand_in(&value),
+                (true, false) => mask::masked(&value),
+            }
+        });
+        // Limited before anything is cut: no value is unpacked that is not shown.
+        (!places.is_empty()).then(|| {
+            sql!(
+                "select {} from (select {} {} limit {}) e({})",
+                Sql::join(", ", shown),
+                Sql::join(", ", self.columns(with_values).map(|column| &column.sql)),
+                self.from,
+                limit,
+                Sql::join(", ", &places)
+            )
+        })
+    }
+}
+
+fn select(key: &[ShownColumn], values: &[ShownColumn], from: &Sql) -> Sql {
+    let columns = key.iter().chain(values);
+    let columns = columns.map(|column| sql!("{}::text", column.sql));
+    match key.len() + values.len() {
+        0 => sql!("select * {}", from),
+        _ => sql!("select {} {}", Sql::join(", ", columns), from),
     }
 }
 
@@ -301,6 +464,41 @@ pub struct Finding {
     pub is_failure: bool,
     /// SQL that would mend it, where there is one.
     pub repair: Option<String>,
+}
+
+/// How often, and how long after one another, two sides are compared again before it is said that they
+/// differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Recheck {
+    /// How often, at the most.
+    #[schemars(range(min = 1, max = 1000))]
+    pub times: u32,
+    /// How long to wait before each, such as `2s`; shorter where one side is a hot standby of the other
+    /// and has replayed all that the other had written.
+    pub wait: super::fields::Age,
+}
+
+impl Recheck {
+    /// What is wrong with it in a gate whose other side is, or is not, elsewhere.
+    pub(super) fn problems(
+        recheck: Option<Self>,
+        is_elsewhere: bool,
+    ) -> Vec<crate::source::Problem> {
+        let mut problems = Vec::new();
+        if recheck.is_some() && !is_elsewhere {
+            let problem = crate::source::Problem::new(
+                "recheck",
+                "both sides are read at one moment, so that there is nothing to re-check",
+            );
+            problems.push(problem.help("`recheck` goes with `against_target`"));
+        }
+        if recheck.is_some_and(|recheck| !(1..=1000).contains(&recheck.times)) {
+            let problem = crate::source::Problem::new("recheck", "`times` is from 1 to 1000");
+            problems.push(problem);
+        }
+        problems
+    }
 }
 
 /// The values that came back, by label.
@@ -343,6 +541,37 @@ impl Measured {
     pub fn and(mut self, more: Self) -> Self {
         self.values.extend(more.values);
         self.findings.extend(more.findings);
+        self.proof = self.proof.or(more.proof);
+        self
+    }
+
+    /// The labels of all values, in their order.
+    pub fn labels(&self) -> impl Iterator<Item = &str> {
+        self.values.keys().map(String::as_str)
+    }
+
+    /// The answers to what was asked [`Ask::under`] this prefix, alone.
+    #[must_use]
+    pub fn under(&self, prefix: &str) -> Self {
+        let values = self.values.iter().filter_map(|(label, value)| {
+            let label = label.strip_prefix(prefix)?;
+            Some((label.to_owned(), value.clone()))
+        });
+        Self::new(values, Vec::new())
+    }
+
+    /// The same without the values under these labels.
+    #[must_use]
+    pub fn without(mut self, labels: &[&str]) -> Self {
+        self.values
+            .retain(|label, _| !labels.contains(&label.as_str()));
+        self
+    }
+
+    /// The same with a text that was worked out from the answers.
+    #[must_use]
+    pub fn with(mut self, label: &str, text: String) -> Self {
+        self.values.insert(label.to_owned(), Some(text));
         self
     }
 
@@ -445,6 +674,8 @@ pub enum Verdict {
     Failed,
     /// There was nothing to look at; the gate's `on_empty` says what that means.
     Empty,
+    /// A sample does not tell; never a kind's own verdict.
+    Undecided,
 }
 
 impl From<Level> for Verdict {
@@ -492,8 +723,33 @@ pub trait Kind: std::fmt::Debug + Send + Sync {
     fn ask_more(&self, _known: &Known<'_>, _measured: &Measured) -> Result<Option<Ask>, Error> {
         Ok(None)
     }
+    /// In words, what [`Kind::ask_more`] may ask, and when; `None` where it asks nothing.
+    fn follow_up(&self) -> Option<&'static str> {
+        None
+    }
+    /// How often its sides are compared again where they differ, because they are not read at one
+    /// moment.
+    fn recheck(&self) -> Option<Recheck> {
+        None
+    }
+    /// What to ask again of a later moment, and which of the answers still count beside it; everything
+    /// and none where a kind does not know better.
+    fn ask_again(&self, known: &Known<'_>, _measured: &Measured) -> Result<(Ask, Measured), Error> {
+        Ok((self.ask(known)?, Measured::default()))
+    }
     /// What the measurement means.
     fn judge(&self, measured: &Measured) -> Judgement;
+    /// How it is judged by a sample; an error where only all rows, or none, can answer.
+    fn sampling(&self) -> Result<Rule, crate::source::Problem> {
+        let what = "a sample of the rows cannot answer this gate";
+        Err(crate::source::Problem::new("sample", what)
+            .help("remove it: it goes with gates that look at each row on its own"))
+    }
+
+    /// Whether its offending rows are rows of one table or query, named one by one.
+    fn names_rows(&self) -> bool {
+        false
+    }
     /// How many rows a failure comes to, where it comes to rows alone and each of them was counted:
     /// only that can be accepted. A finding that fails is more than rows, unless the kind knows better.
     fn rows_acceptable(&self, _measured: &Measured, judgement: &Judgement) -> Option<u64> {

@@ -9,14 +9,20 @@ pub mod catalog;
 pub mod fields;
 pub mod kinds;
 pub mod lint;
+mod load;
+pub mod mapping;
+pub mod mask;
 mod measured;
 pub mod readiness;
+pub mod sampling;
 pub mod schema;
 pub mod select;
+pub mod size;
 pub mod threshold;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -24,10 +30,10 @@ use serde::{Deserialize, Serialize};
 use crate::error::Excerpt;
 use crate::source::{Place, SourceFile, Table};
 
-pub use build::{DefinitionFile, Definitions, LoadOptions, load};
+pub use load::{DefinitionFile, Definitions, LoadOptions, load};
 pub use measured::{
     Aggregate, Ask, AuthorCheck, Evidence, Explained, Figure, Finding, Judgement, Kind, Known,
-    Measure, Measured, Needs, Proof, Runs, Scope, Verdict,
+    Measure, Measured, Needs, Proof, Recheck, Runs, Scope, Values, Verdict,
 };
 
 /// A rule with an id.
@@ -51,12 +57,27 @@ pub struct Gate {
     pub tags: Vec<String>,
     /// How many offending rows are named at the most.
     pub examples: Option<u32>,
+    /// A look at a share of the table in place of all of it.
+    pub sample: Option<sampling::Sampled>,
+    /// How much it may read.
+    pub max_scan: Option<size::Size>,
+    /// How long one of its statements may take.
+    pub statement_timeout: Option<fields::Age>,
+    /// The columns that are shown beside the key of an offending row, where values are asked for.
+    pub show: Vec<String>,
     /// Where it is defined.
     pub place: Place,
     /// What to ask and how to judge.
     pub definition: Arc<dyn Kind>,
     /// The file and the spans of its fields, for errors that only the database can see.
     pub origin: Origin,
+}
+
+impl Gate {
+    /// How long one of its statements may take, where that is not up to the session.
+    pub fn limit(&self) -> Option<Duration> {
+        self.statement_timeout.map(|limit| limit.0.unsigned_abs())
+    }
 }
 
 /// Where a gate's text came from.
@@ -148,9 +169,45 @@ pub struct Common {
     /// How many offending rows are named at the most; 10 where nothing is said.
     #[schemars(range(max = 1000))]
     pub examples: Option<u32>,
+    /// Looks at this share of the table's blocks only, such as `"1%"`, in `accepted_values`, `completeness`,
+    /// `foreign_key`, `mock_data`, `pattern`, `range` and `relation`, whose level must be a percentage. The report has
+    /// the interval in which the share of offending rows lies, whatever their order; the gate passes only if all of
+    /// it does, fails only if all of it does, and is errored otherwise, because the sample does not decide.
+    /// Reads the same blocks with the same `--seed`.
+    pub sample: Option<sampling::Share>,
+    /// How often such an interval holds the true share; `95%` where nothing is said.
+    pub confidence: Option<sampling::Share>,
+    /// How much the gate may read, such as `"10GB"`; where it would be more it is errored and not run. The lower of
+    /// this and of `--max-scan` holds.
+    pub max_scan: Option<size::Size>,
+    /// How long one of its statements may take, such as `"30s"`, in place of `--statement-timeout`. Such a gate
+    /// shares no scan with others.
+    pub statement_timeout: Option<fields::Age>,
+    /// The columns whose values are shown beside the key of an offending row, once `postern check
+    /// --values` asks for them; the columns that the gate looks at where nothing is said.
+    #[serde(default)]
+    #[schemars(length(max = 20))]
+    pub show: Vec<String>,
 }
 
 /// The names of the fields that every gate has.
 pub const COMMON_FIELDS: &[&str] = &[
-    "id", "kind", "severity", "on_empty", "why", "owner", "tags", "examples",
+    "id",
+    "kind",
+    "severity",
+    "on_empty",
+    "why",
+    "owner",
+    "tags",
+    "examples",
+    "sample",
+    "confidence",
+    "max_scan",
+    "statement_timeout",
+    "show",
 ];
+
+/// More offending rows than this are not named.
+pub const EXAMPLES_MAX: u32 = 1000;
+/// More columns than this are not shown beside the key of a row.
+pub const SHOWN_MAX: usize = 20;

@@ -15,6 +15,8 @@ pub(crate) use lock::{Lock, is_held};
 pub(crate) use owner::{machine, random_hex};
 #[cfg(unix)]
 pub(crate) use server::local::{help_for_room, shared};
+#[cfg(feature = "cli")]
+pub(crate) use server::sweep_containers;
 pub use server::{EngineChoice, Server, ServerOptions};
 pub use session::{Failure, Limits, SEARCH_PATH, Session, Snapshot, terminate};
 pub use throwaway::Database;

@@ -97,6 +97,15 @@ pub struct ServerOptions {
     pub settings: Vec<(String, String)>,
 }
 
+/// Removes the containers that killed processes left, and counts them.
+#[cfg(feature = "cli")]
+pub(crate) async fn sweep_containers() -> usize {
+    #[cfg(feature = "docker")]
+    return docker::sweep_all().await;
+    #[cfg(not(feature = "docker"))]
+    return 0;
+}
+
 /// What an engine's slow steps return.
 type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 

@@ -2,12 +2,18 @@
 //!
 //! Knows no connection.
 
+mod sampled;
+
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::gate::catalog::Side;
+use crate::gate::sampling::Sample;
 use crate::gate::{Aggregate, Ask, Measure, Runs};
 use crate::sql;
 use crate::sql::{Relation, Sql};
+
+use sampled::{Labelled, SampledScan};
 
 /// Aggregates in one statement at the most; Postgres' own limit is 1664 output columns.
 const AGGREGATES_PER_SCAN: usize = 800;
@@ -25,6 +31,12 @@ pub struct Step {
     pub timed: Option<Runs>,
     /// The gates that need its answer, by their index.
     pub gates: Vec<usize>,
+    /// Which blocks of its relation it reads, where that is not all of them.
+    pub sample: Option<Sample>,
+    /// Whether the first row of its relation answers it.
+    pub is_first_row: bool,
+    /// How long it may take, where that is not up to the session.
+    pub limit: Option<Duration>,
 }
 
 /// Where one value of a gate comes from.
@@ -48,19 +60,27 @@ pub struct Plan {
 }
 
 /// Plans the asks of gates, each with its index: aggregates over the same relation of the same
-/// database become one scan, equal ones are asked once, everything else stays a statement of its own.
+/// database become one scan, equal ones are asked once, everything else stays a statement of its own,
+/// and so does what a gate with a limit of its own asks.
 pub fn plan<'a>(asks: impl IntoIterator<Item = (usize, &'a Ask)>) -> Plan {
     let mut plan = Plan::default();
     let mut scans: Vec<Scan<'a>> = Vec::new();
-    let mut index: BTreeMap<(&'a Side, &'a Relation), usize> = BTreeMap::new();
+    let mut index: BTreeMap<(&'a Side, &'a Relation, Option<usize>), usize> = BTreeMap::new();
     let mut wanted: Vec<(usize, &'a str, usize, usize)> = Vec::new();
     let mut presences: Vec<(usize, &'a Aggregate)> = Vec::new();
+    let mut limits: BTreeMap<usize, Duration> = BTreeMap::new();
+    let mut samples = Samples::default();
     for (gate, ask) in asks {
         plan.bindings.entry(gate).or_default();
+        limits.extend(ask.limit.map(|limit| (gate, limit)));
+        let alone = ask.limit.map(|_| gate);
         for measure in &ask.measures {
             match measure {
+                Measure::Aggregate(count) if count.sample.is_some() => {
+                    samples.add(gate, alone, count);
+                }
                 Measure::Aggregate(aggregate) => {
-                    let key = (&aggregate.side, &aggregate.relation);
+                    let key = (&aggregate.side, &aggregate.relation, alone);
                     let slot = index
                         .get(&key)
                         .copied()
@@ -86,6 +106,9 @@ pub fn plan<'a>(asks: impl IntoIterator<Item = (usize, &'a Ask)>) -> Plan {
                         sql: sql.clone(),
                         timed: None,
                         gates: vec![gate],
+                        sample: None,
+                        is_first_row: false,
+                        limit: None,
                     };
                     plan.add(gate, step, labels.iter().map(String::as_str));
                 }
@@ -101,6 +124,9 @@ pub fn plan<'a>(asks: impl IntoIterator<Item = (usize, &'a Ask)>) -> Plan {
                         sql: sql.clone(),
                         timed: Some(*runs),
                         gates: vec![gate],
+                        sample: None,
+                        is_first_row: false,
+                        limit: None,
                     };
                     let labels = [Measure::SAMPLES, Measure::ROWS, Measure::PLAN];
                     plan.add(gate, step, labels.into_iter());
@@ -111,13 +137,14 @@ pub fn plan<'a>(asks: impl IntoIterator<Item = (usize, &'a Ask)>) -> Plan {
     let mut known: BTreeMap<String, usize> = BTreeMap::new();
     for (gate, rows) in presences {
         // Only where it makes no scan read more rows.
-        let slot = index.get(&(&rows.side, &rows.relation)).copied();
+        let alone = limits.contains_key(&gate).then_some(gate);
+        let slot = index.get(&(&rows.side, &rows.relation, alone)).copied();
         let slot = slot.filter(|slot| scans[*slot].has_room() && scans[*slot].reads(rows));
         if let Some(slot) = slot {
             let column = scans[slot].add(gate, rows);
             wanted.push((gate, &rows.label, slot, column));
         } else {
-            plan.add_presence(gate, rows, &mut known);
+            plan.add_presence(gate, alone, rows, &mut known);
         }
     }
     let first_scan = plan.steps.len();
@@ -129,7 +156,52 @@ pub fn plan<'a>(asks: impl IntoIterator<Item = (usize, &'a Ask)>) -> Plan {
             column,
         });
     }
+    samples.end(&mut plan);
+    for step in &mut plan.steps {
+        if let [gate] = step.gates.as_slice() {
+            step.limit = limits.get(gate).copied();
+        }
+    }
     plan
+}
+
+/// The passes over samples, while they are being filled.
+#[derive(Default)]
+struct Samples<'a> {
+    scans: Vec<SampledScan<'a>>,
+    index: BTreeMap<(&'a Side, &'a Relation, Sample, Option<usize>), usize>,
+    /// By gate, the scan and what was added to it.
+    wanted: Vec<(usize, usize, [Labelled; 3])>,
+}
+
+impl<'a> Samples<'a> {
+    fn add(&mut self, gate: usize, alone: Option<usize>, count: &'a Aggregate) {
+        let Some(sample) = count.sample else { return };
+        let key = (&count.side, &count.relation, sample, alone);
+        let known = self.index.get(&key).copied();
+        let slot = known.filter(|slot| self.scans[*slot].has_room());
+        let slot = slot.unwrap_or_else(|| {
+            self.scans.push(SampledScan::new(sample));
+            self.index.insert(key, self.scans.len() - 1);
+            self.scans.len() - 1
+        });
+        let columns = self.scans[slot].add(gate, count);
+        self.wanted.push((gate, slot, columns));
+    }
+
+    fn end(self, plan: &mut Plan) {
+        let first = plan.steps.len();
+        let scans = self.scans.into_iter();
+        plan.steps.extend(scans.map(SampledScan::into_step));
+        for (gate, slot, columns) in self.wanted {
+            let bound = plan.bindings.entry(gate).or_default();
+            bound.extend(columns.into_iter().map(|(label, column)| Binding {
+                label,
+                step: first + slot,
+                column,
+            }));
+        }
+    }
 }
 
 impl Plan {
@@ -146,7 +218,13 @@ impl Plan {
     }
 
     /// Adds the question whether there is a row; gates that ask the same share it.
-    fn add_presence(&mut self, gate: usize, rows: &Aggregate, known: &mut BTreeMap<String, usize>) {
+    fn add_presence(
+        &mut self,
+        gate: usize,
+        alone: Option<usize>,
+        rows: &Aggregate,
+        known: &mut BTreeMap<String, usize>,
+    ) {
         let conditions = [
             rows.filter.as_ref().map(|filter| sql!("({})", filter)),
             rows.when.as_ref().map(|when| sql!("({})", when)),
@@ -162,7 +240,7 @@ impl Plan {
             condition
         );
         let label = Measure::any(&rows.label);
-        let key = format!("{:?} {}", rows.side, sql.as_str());
+        let key = format!("{:?} {alone:?} {}", rows.side, sql.as_str());
         if let Some(step) = known.get(&key) {
             self.steps[*step].gates.push(gate);
             self.bindings.entry(gate).or_default().push(Binding {
@@ -179,6 +257,9 @@ impl Plan {
             sql,
             timed: None,
             gates: vec![gate],
+            sample: None,
+            is_first_row: rows.filter.is_none(),
+            limit: None,
         };
         self.add(gate, step, std::iter::once(label.as_str()));
     }
@@ -253,13 +334,28 @@ impl<'a> Scan<'a> {
             about: first.relation.clone(),
             timed: None,
             gates: self.gates,
+            sample: None,
+            is_first_row: false,
+            limit: None,
         }
     }
 }
 
+/// The text of an aggregate in its scan.
 fn column(aggregate: &Aggregate, filter_is_shared: bool) -> Sql {
+    let (before, after) = &aggregate.around;
+    sql!(
+        "({}{}{})::text",
+        before,
+        column_of(aggregate, filter_is_shared),
+        after
+    )
+}
+
+/// The call of an aggregate over its rows.
+fn column_of(aggregate: &Aggregate, filter_is_shared: bool) -> Sql {
     let filter = aggregate.filter.as_ref().filter(|_| !filter_is_shared);
-    let call = match (filter, &aggregate.when) {
+    match (filter, &aggregate.when) {
         (None, None) => aggregate.call.clone(),
         (None, Some(when)) => sql!("{} filter (where {})", aggregate.call, when),
         (Some(filter), None) => sql!("{} filter (where {})", aggregate.call, filter),
@@ -271,9 +367,7 @@ fn column(aggregate: &Aggregate, filter_is_shared: bool) -> Sql {
                 when
             )
         }
-    };
-    let (before, after) = &aggregate.around;
-    sql!("({}{}{})::text", before, call, after)
+    }
 }
 
 #[cfg(test)]
@@ -287,6 +381,7 @@ mod tests {
             side: Side::Main,
             relation: Relation::new("s", table),
             filter: filter.map(AuthorSql::new),
+            sample: None,
         }
     }
 
@@ -311,6 +406,27 @@ mod tests {
             r#"select (count(*))::text, (count(*) filter (where x < 0))::text from "s"."t""#
         );
         assert_eq!(plan.bindings[&1][0].column, 0);
+    }
+
+    #[test]
+    fn a_gate_with_a_limit_shares_no_statement() {
+        let limit = Some(Duration::from_secs(1));
+        let scan = Aggregate::count("rows", &scope("t", None), None);
+        let Measure::Aggregate(one) = scan.clone() else {
+            panic!("a count is an aggregate");
+        };
+        let asks = [scan, Measure::Presence(one)]
+            .map(|measure| [ask(vec![measure.clone()]), ask(vec![measure])]);
+        for [free, mut bound] in asks {
+            bound.limit = limit;
+            let plan = plan([(0, &free), (1, &bound), (2, &free)]);
+            let steps = plan
+                .steps
+                .iter()
+                .map(|step| (step.gates.as_slice(), step.limit));
+            let expected: [(&[usize], _); 2] = [(&[0, 2], None), (&[1], limit)];
+            assert_eq!(steps.collect::<Vec<_>>(), expected);
+        }
     }
 
     #[test]

@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gate::baseline::{Baseline, Standing};
 use crate::gate::readiness::Readiness;
+use crate::gate::sampling::SampleReport;
 use crate::gate::threshold::Bounds;
 use crate::gate::{Figure, Finding, Gate, Severity};
 use crate::pg::{Address, Snapshot};
@@ -52,6 +53,8 @@ pub struct Report {
     pub snapshot: Option<Snapshot>,
     /// Whether the whole is ready; null where no suite says what it takes, and where gates were left out.
     pub readiness: Option<ReadinessReport>,
+    /// What is worth knowing beside the gates: that the run started over, that a connection could not be had.
+    pub notes: Vec<String>,
     /// Every gate, in the order of definition.
     pub gates: Vec<GateReport>,
 }
@@ -102,6 +105,9 @@ pub struct GateReport {
     pub threshold: Option<Bounds>,
     /// The constraint or index that proves it, where no row was looked at; null otherwise.
     pub proof: Option<String>,
+    /// What the sample says, where the gate looked at no more; null otherwise. Its `rows_checked` and
+    /// `rows_offending` are those of the sample then.
+    pub sample: Option<SampleReport>,
     /// One sentence.
     pub message: String,
     /// The SQL that shows every offending row, or that failed.
@@ -122,6 +128,8 @@ pub struct GateReport {
     pub tags: Vec<String>,
     /// Offending rows by key, up to the gate's limit.
     pub rows: Vec<OffendingRow>,
+    /// How many of those up to the limit are left out, because the report would be too large.
+    pub rows_left_out: u64,
     /// What was found beside rows.
     pub findings: Vec<Finding>,
     /// The error as a person reads it; not part of the JSON.
@@ -172,11 +180,12 @@ impl Report {
     /// Folds a run into a report. Every text is masked once more against the target's secrets.
     pub fn new(gates: &[Gate], findings: Findings, target: &Address, fail_on: FailOn) -> Self {
         let mask = |text: &str| target.mask(text);
-        let reports: Vec<GateReport> = gates
+        let mut reports: Vec<GateReport> = gates
             .iter()
             .zip(findings.outcomes)
             .map(|(gate, outcome)| gate_report(gate, outcome, &mask))
             .collect();
+        keep_within(&mut reports, ROWS_BYTES_MAX);
         Self {
             version: 1,
             summary: summary(&reports, fail_on),
@@ -184,6 +193,7 @@ impl Report {
             target: target.to_string(),
             snapshot: findings.snapshot,
             readiness: None,
+            notes: findings.notes.iter().map(|note| mask(note)).collect(),
             gates: reports,
         }
     }
@@ -210,6 +220,29 @@ impl Report {
             self.summary.exit_code = self.summary.exit_code.max(1);
         }
         self
+    }
+}
+
+/// The offending rows of all gates of a report hold no more text than this.
+const ROWS_BYTES_MAX: usize = 1024 * 1024;
+
+/// Leaves out what is more than `bytes` of offending rows, the last gates first.
+fn keep_within(gates: &mut [GateReport], mut bytes: usize) {
+    for gate in gates {
+        let sizes = gate.rows.iter().map(OffendingRow::bytes);
+        let kept = sizes
+            .scan(bytes, |room, size| {
+                *room = room.checked_sub(size)?;
+                Some(*room)
+            })
+            .collect::<Vec<_>>();
+        gate.rows_left_out += (gate.rows.len() - kept.len()) as u64;
+        // What is full stays full: a later row that is small would stand before a larger one.
+        bytes = match (gate.rows.len() > kept.len(), kept.last()) {
+            (true, _) => 0,
+            (false, last) => last.copied().unwrap_or(bytes),
+        };
+        gate.rows.truncate(kept.len());
     }
 }
 
@@ -251,6 +284,7 @@ fn gate_report(gate: &Gate, outcome: Outcome, mask: &dyn Fn(&str) -> String) -> 
         measured: None,
         threshold: None,
         proof: None,
+        sample: None,
         message: String::new(),
         sql: None,
         accepted: None,
@@ -261,6 +295,7 @@ fn gate_report(gate: &Gate, outcome: Outcome, mask: &dyn Fn(&str) -> String) -> 
         owner: gate.owner.clone(),
         tags: gate.tags.clone(),
         rows: Vec::new(),
+        rows_left_out: 0,
         findings: Vec::new(),
         rendered_error: None,
         rows_acceptable: None,
@@ -277,10 +312,14 @@ fn gate_report(gate: &Gate, outcome: Outcome, mask: &dyn Fn(&str) -> String) -> 
             judgement,
             rows,
             sql,
+            rows_left_out,
             rows_acceptable,
             proof,
+            sample,
             ..
         } => {
+            report.help = sample.as_ref().and_then(|sample| sample.help.clone());
+            report.sample = sample.map(|sample| *sample);
             report.rows_acceptable = rows_acceptable;
             report.proof = proof;
             report.rows_checked = judgement.rows_checked;
@@ -293,6 +332,7 @@ fn gate_report(gate: &Gate, outcome: Outcome, mask: &dyn Fn(&str) -> String) -> 
             };
             report.sql = sql.as_deref().map(mask);
             report.rows = rows;
+            report.rows_left_out = rows_left_out;
             report.findings = judgement.findings;
         }
     }

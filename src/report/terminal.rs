@@ -33,7 +33,10 @@ pub fn render(report: &Report, look: Look) -> String {
         out.push('\n');
     }
     for gate in &gates {
-        let details = details(gate);
+        let details = match gate.outcome {
+            State::Passed | State::Skipped if look.is_verbose => held(gate),
+            _ => details(gate),
+        };
         if !details.is_empty() {
             let title = format!("{} {}", word(gate.outcome), gate.id);
             out.push_str(&coloured(&title, gate.outcome, look));
@@ -156,6 +159,23 @@ pub(super) fn summary(report: &Report) -> String {
     )
 }
 
+/// What stands below a gate that passed or had nothing to look at, when the look is verbose: the figure
+/// and the levels that it was held against.
+fn held(gate: &GateReport) -> String {
+    let mut out = String::new();
+    if let Some(figure) = &gate.measured {
+        out.push_str(&format!("measured  {}\n", figure.display));
+    }
+    if let Some(bounds) = &gate.threshold {
+        for (word, level) in [("expected", &bounds.fail), ("to warn", &bounds.warn)] {
+            if let Some(level) = level {
+                out.push_str(&format!("{word:<10}{level}\n"));
+            }
+        }
+    }
+    out
+}
+
 /// What stands below a gate that did not simply pass: findings, keys, the SQL, why.
 pub(super) fn details(gate: &GateReport) -> String {
     let mut out = String::new();
@@ -180,6 +200,9 @@ pub(super) fn details(gate: &GateReport) -> String {
     if let Some(accepted) = &gate.accepted {
         out.push_str(&format!("accepted  {}\n", one_line(&accepted.sentence())));
     }
+    if let Some(help) = &gate.help {
+        out.push_str(&format!("help      {}\n", one_line(help)));
+    }
     for finding in &gate.findings {
         out.push_str(&format!("found     {}\n", one_line(&finding.what)));
         if let Some(repair) = &finding.repair {
@@ -187,19 +210,26 @@ pub(super) fn details(gate: &GateReport) -> String {
         }
     }
     for row in &gate.rows {
-        let key: Vec<String> = row
-            .key
-            .iter()
-            .map(|(name, value)| {
+        let columns = |columns: &[(String, Option<String>)]| {
+            let columns = columns.iter().map(|(name, value)| {
                 let value = value.as_deref().map_or("null".into(), one_line);
                 format!("{}={value}", one_line(name))
-            })
-            .collect();
+            });
+            columns.collect::<Vec<_>>().join(" ")
+        };
+        let beside = match (row.key.is_empty(), row.values.is_empty()) {
+            (false, false) => ": ",
+            _ => "",
+        };
         let what = row
             .what
             .as_ref()
             .map_or_else(String::new, |what| format!("  ({what})"));
-        out.push_str(&format!("row       {}{what}\n", key.join(" ")));
+        out.push_str(&format!(
+            "row       {}{beside}{}{what}\n",
+            columns(&row.key),
+            columns(&row.values)
+        ));
     }
     if let Some(offending) = gate
         .rows_offending
@@ -207,8 +237,18 @@ pub(super) fn details(gate: &GateReport) -> String {
     {
         out.push_str(&format!("          … of {}\n", count(offending)));
     }
+    if gate.rows_left_out > 0 {
+        out.push_str(&format!(
+            "          {} left out, to keep the report small\n",
+            rows_of(gate.rows_left_out, "row")
+        ));
+    }
     if let Some(sql) = &gate.sql {
-        out.push_str(&format!("all rows  {}\n", lines(sql)));
+        let which = match gate.sample {
+            Some(_) => "in sample",
+            None => "all rows ",
+        };
+        out.push_str(&format!("{which} {}\n", lines(sql)));
     }
     out
 }

@@ -7,13 +7,15 @@ use futures_util::future::join_all;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::gate::catalog::{Catalog, Side};
-use crate::gate::{Ask, Evidence, Gate, Known, Measured, OnEmpty, Verdict};
+use crate::gate::sampling::{self, SampleReport};
+use crate::gate::{
+    Aggregate, Ask, Evidence, Gate, Judgement, Known, Measure, Measured, OnEmpty, Verdict,
+};
+use crate::pg::Failure;
 use crate::plan::{Plan, Step, plan};
-use crate::sql;
-use crate::sql::Sql;
 
 use super::pool::Pool;
-use super::{Judged, OffendingRow, Options, Outcome};
+use super::{Judged as Level, OffendingRow, Options, Outcome, sample_of};
 
 /// The answers to the steps of a plan, by their index.
 pub(super) type Answers = BTreeMap<usize, Vec<Option<String>>>;
@@ -25,10 +27,18 @@ pub(super) struct Asking<'a> {
     pub(super) options: &'a Options,
     pub(super) pools: &'a BTreeMap<Side, Pool>,
     pub(super) catalogs: &'a BTreeMap<Side, Catalog>,
+    /// By gate, the answers of an earlier moment that still count.
+    pub(super) kept: &'a BTreeMap<usize, Measured>,
+}
+
+/// A gate's outcome and the answers it rests on.
+pub(super) struct Judged {
+    pub(super) outcome: Outcome,
+    pub(super) measured: Measured,
 }
 
 impl Asking<'_> {
-    fn pool(&self, side: &Side) -> &Pool {
+    pub(super) fn pool(&self, side: &Side) -> &Pool {
         self.pools
             .get(side)
             .expect("a gate asks only where a session was opened")
@@ -38,11 +48,11 @@ impl Asking<'_> {
     pub(super) async fn answer(&self, step: &Step) -> Result<Vec<Option<String>>> {
         let pool = self.pool(&step.side);
         if let Some(runs) = step.timed {
-            let timed = pool.timed(&step.sql, runs).await;
-            return timed.map_err(|failure| failure.error);
+            let timed = pool.timed(&step.sql, runs, step.limit).await;
+            return timed.map_err(|failure| self.told(failure));
         }
-        let rows = pool.rows(&step.sql, 2).await;
-        let rows = rows.map_err(|failure| failure.error)?;
+        let rows = pool.rows(&step.sql, 2, step.limit).await;
+        let rows = rows.map_err(|failure| self.told(failure))?;
         rows.into_iter().next().ok_or_else(|| {
             Error::new(ErrorKind::Database, "the statement returned no row")
                 .with_sql(step.sql.as_str())
@@ -51,6 +61,7 @@ impl Asking<'_> {
 
     /// What one gate asks, in statements of its own.
     async fn measure_alone(&self, gate: usize, ask: &Ask) -> Result<Measured> {
+        self.hold_to_ceiling(gate, ask).await?;
         let own = plan([(gate, ask)]);
         let asked = own.steps.iter().map(|step| self.answer(step));
         let mut answers = Answers::new();
@@ -66,73 +77,175 @@ impl Asking<'_> {
         gate: usize,
         ask: &Ask,
         measured: Option<Measured>,
-    ) -> Result<Outcome> {
+    ) -> Result<Judged> {
         let mut measured = match measured {
             Some(measured) => measured,
             None => self.measure_alone(gate, ask).await?,
         };
+        if let Some(kept) = self.kept.get(&gate) {
+            measured = kept.clone().and(measured);
+        }
         let definition = &self.gates[gate];
         let known = Known {
             catalogs: self.catalogs,
             explained: &[],
             proof: self.options.proof,
+            sample: sample_of(definition, self.options),
+            show: &definition.show,
         };
         let mut evidences = ask.evidence.clone();
         while let Some(more) = definition.definition.ask_more(&known, &measured)? {
+            let more = Ask {
+                limit: definition.limit(),
+                ..more
+            };
             measured = measured.and(self.measure_alone(gate, &more).await?);
             evidences.extend(more.evidence);
         }
-        let judgement = definition.definition.judge(&measured);
+        let mut judgement = definition.definition.judge(&measured);
+        let sample = self
+            .judge_sample(gate, ask, &measured, &mut judgement)
+            .await?;
         let level = match (judgement.verdict, definition.on_empty) {
-            (Verdict::Passed, _) | (Verdict::Empty, OnEmpty::Pass) => Some(Judged::Passed),
-            (Verdict::Warned, _) => Some(Judged::Warned),
-            (Verdict::Failed, _) | (Verdict::Empty, OnEmpty::Fail) => Some(Judged::Failed),
+            (Verdict::Passed, _) | (Verdict::Empty, OnEmpty::Pass) => Some(Level::Passed),
+            (Verdict::Warned, _) => Some(Level::Warned),
+            (Verdict::Failed, _) | (Verdict::Empty, OnEmpty::Fail) => Some(Level::Failed),
+            (Verdict::Undecided, _) => Some(Level::Undecided),
             (Verdict::Empty, OnEmpty::Skip) => None,
         };
-        let is_failed = judgement.verdict == Verdict::Failed;
+        // The rows of a sample are not all the rows that a failure comes to.
+        let is_failed = judgement.verdict == Verdict::Failed && sample.is_none();
         let rows_acceptable = is_failed
             .then(|| definition.definition.rows_acceptable(&measured, &judgement))
             .flatten();
         let limit = definition.examples.unwrap_or(self.options.examples) as usize;
-        let (mut rows, mut shown) = (Vec::new(), None);
-        let is_bad = matches!(level, Some(Judged::Failed | Judged::Warned));
+        let is_bad = matches!(
+            level,
+            Some(Level::Failed | Level::Warned | Level::Undecided)
+        );
+        let mut named = Named::default();
+        let mut statements = Vec::new();
         for evidence in evidences.iter().filter(|_| is_bad) {
             if measured.count(&evidence.counted_by) == 0 {
                 continue;
             }
-            shown.get_or_insert_with(|| evidence.sql.as_str().to_owned());
-            let room = limit - rows.len();
-            let found = self.name_rows(evidence, room).await;
-            rows.extend(
-                found.map_err(|error| error.context("offending rows could not be listed"))?,
-            );
+            statements.push(evidence.sql.as_str());
+            let found = self
+                .name_rows(definition, evidence, limit, &mut named)
+                .await;
+            found.map_err(|error| error.context("offending rows could not be listed"))?;
         }
-        Ok(Outcome::Judged {
+        let outcome = Outcome::Judged {
             judgement: Box::new(judgement),
             level,
-            rows,
-            sql: shown,
+            rows: named.rows,
+            rows_left_out: named.left_out,
+            sql: (!statements.is_empty()).then(|| statements.join(";\n")),
             rows_acceptable,
             proof: ask.proof.clone(),
-        })
+            sample: sample.map(Box::new),
+        };
+        Ok(Judged { outcome, measured })
     }
 
-    async fn name_rows(&self, evidence: &Evidence, limit: usize) -> Result<Vec<OffendingRow>> {
-        if evidence.columns.is_empty() || limit == 0 {
-            return Ok(Vec::new());
-        }
-        let limited: Sql = sql!("select * from ({}) e limit {}", evidence.sql, limit);
-        let rows = self.pool(&evidence.side).rows(&limited, limit).await;
-        let rows = rows.map_err(|failure| failure.error)?;
-        Ok(rows
-            .into_iter()
-            .map(|values| OffendingRow {
-                key: evidence.columns.iter().cloned().zip(values).collect(),
+    /// What a sample says of a gate, if it looked at one.
+    async fn judge_sample(
+        &self,
+        gate: usize,
+        ask: &Ask,
+        measured: &Measured,
+        judgement: &mut Judgement,
+    ) -> Result<Option<SampleReport>> {
+        let definition = &self.gates[gate];
+        let sampled = ask.measures.iter().find_map(|measure| match measure {
+            Measure::Aggregate(one) if one.sample.is_some() => Some(one),
+            _ => None,
+        });
+        let (Some(sampled), Some(asked)) = (sampled, definition.sample) else {
+            return Ok(None);
+        };
+        let rule = definition.definition.sampling().map_err(|problem| {
+            let fields = &definition.origin.fields;
+            fields.error(&definition.origin.file, &problem)
+        })?;
+        let is_empty = judgement.rows_checked == Some(0) && !self.has_rows(gate, sampled).await?;
+        let seed = self.options.seed;
+        Ok(Some(sampling::judge(
+            &rule, asked, seed, measured, is_empty, judgement,
+        )))
+    }
+
+    /// Whether the table of a sample without rows has any.
+    async fn has_rows(&self, gate: usize, sampled: &Aggregate) -> Result<bool> {
+        let any = Aggregate {
+            sample: None,
+            filter: None,
+            when: None,
+            ..sampled.clone()
+        };
+        let label = Measure::any(&any.label);
+        let ask = Ask {
+            measures: vec![Measure::Presence(any)],
+            ..Ask::default()
+        };
+        Ok(self.measure_alone(gate, &ask).await?.count(&label) > 0)
+    }
+
+    /// Adds the first rows of one sort, up to `limit` and to [`BYTES_MAX`] of all sorts together.
+    async fn name_rows(
+        &self,
+        gate: &Gate,
+        evidence: &Evidence,
+        limit: usize,
+        named: &mut Named,
+    ) -> Result<()> {
+        let limit = limit.saturating_sub(named.rows.len());
+        let Some(statement) = evidence
+            .first(limit, self.options.values)
+            .filter(|_| limit > 0 && named.left_out == 0)
+        else {
+            return Ok(());
+        };
+        let room = BYTES_MAX.saturating_sub(named.rows.iter().map(OffendingRow::bytes).sum());
+        let pool = self.pool(&evidence.side);
+        let found = pool
+            .rows_within(&statement, limit, room, gate.limit())
+            .await;
+        let (rows, left_out) = found.map_err(|failure| self.told(failure))?;
+        named.left_out += left_out;
+        named.rows.extend(rows.into_iter().map(|values| {
+            let columns = evidence.columns(self.options.values);
+            let mut columns = columns.map(|column| column.name.clone()).zip(values);
+            OffendingRow {
+                key: columns.by_ref().take(evidence.key.len()).collect(),
+                values: columns.collect(),
                 what: evidence.what.clone(),
-            })
-            .collect())
+            }
+        }));
+        Ok(())
+    }
+
+    /// What is told of a failure: the server's own words may quote a value that it could not take, and
+    /// are withheld where a column is masked, whichever it was.
+    pub(super) fn told(&self, failure: Failure) -> Error {
+        let is_masked = self.catalogs.values().any(|one| !one.masks.is_empty());
+        match is_masked {
+            true => failure.error.without_data(),
+            false => failure.error,
+        }
     }
 }
+
+/// Offending rows, as far as they are named.
+#[derive(Default)]
+struct Named {
+    rows: Vec<OffendingRow>,
+    /// How many were left out because they are too large.
+    left_out: u64,
+}
+
+/// The offending rows of one gate hold no more text than this.
+const BYTES_MAX: usize = 64 * 1024;
 
 /// The values of one gate out of the answers to a plan.
 pub(super) fn values(gate: usize, ask: &Ask, plan: &Plan, answers: &Answers) -> Measured {

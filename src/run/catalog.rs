@@ -11,10 +11,11 @@ use crate::gate::Needs;
 use crate::gate::catalog::{
     Catalog, Column, ForeignKey, RelationInfo, RelationKind, Side, UniqueIndex,
 };
+use crate::gate::mask::{Masks, Pattern};
 use crate::pg::{SEARCH_PATH, Session};
 use crate::sql::Relation;
 
-use super::Granted;
+use super::{Granted, masks};
 
 // Asks nothing that waits for a lock, as pg_relation_size does: one locked table must not cost the
 // gates on all others.
@@ -191,18 +192,22 @@ struct KeyRow {
     disabled_on: Vec<(String, String)>,
 }
 
-/// The relations of one side that gates need, with their keys.
+/// The relations of one side that gates need, with their keys, and its masked columns.
 pub async fn load<'a>(
     session: &mut Session,
     side: &Side,
     needs: impl Iterator<Item = &'a Needs>,
+    patterns: &[Pattern],
 ) -> Result<Catalog> {
     let needs: Vec<&Needs> = needs.collect();
+    let is_whole = needs.iter().any(|needs| needs.whole.contains(side));
+    let whole = is_whole.then(|| "*".to_owned());
     // Patterns are about the target of the run; which schemas match is decided by the gate.
-    let patterns: Vec<String> = needs
+    let schemas: Vec<String> = needs
         .iter()
         .filter(|_| *side == Side::Main)
         .flat_map(|needs| needs.schemas.clone())
+        .chain(whole)
         .collect();
     let wanted: Vec<&Relation> = needs
         .iter()
@@ -218,9 +223,10 @@ pub async fn load<'a>(
             .iter()
             .map(|schema| (*schema).to_owned())
             .collect(),
+        masks: masks::load(session, patterns).await?,
         ..Catalog::default()
     };
-    if wanted.is_empty() && patterns.is_empty() {
+    if wanted.is_empty() && schemas.is_empty() {
         return Ok(catalog);
     }
     let parameters = [
@@ -237,10 +243,10 @@ pub async fn load<'a>(
             .map(|name| name.name.as_str().to_owned())
             .collect(),
         catalog.search_path.clone(),
-        patterns,
+        schemas,
     ];
     for row in session.ask_catalog(RELATIONS, &parameters).await? {
-        let info = relation(parse(&row)?);
+        let info = relation(parse(&row)?, &catalog.masks);
         let schema = info
             .relation
             .schema
@@ -337,7 +343,7 @@ fn names<'a>(relations: impl Iterator<Item = &'a Relation>) -> [Vec<String>; 2] 
     [schemas, names]
 }
 
-fn parse<T: serde::de::DeserializeOwned>(row: &sqlx::postgres::PgRow) -> Result<T> {
+pub(super) fn parse<T: serde::de::DeserializeOwned>(row: &sqlx::postgres::PgRow) -> Result<T> {
     let text: String = row
         .try_get(0)
         .map_err(|error| unexpected(&error.to_string()))?;
@@ -356,10 +362,10 @@ fn unexpected(why: &str) -> Error {
     )
 }
 
-fn relation(row: RelationRow) -> RelationInfo {
+fn relation(row: RelationRow, masks: &Masks) -> RelationInfo {
+    let relation = Relation::new(row.schema, row.name);
     let primary_key = row.indexes.iter().find(|index| index.is_primary);
     RelationInfo {
-        relation: Relation::new(row.schema, row.name),
         kind: match row.kind.as_str() {
             "p" => RelationKind::Partitioned,
             "v" => RelationKind::View,
@@ -390,6 +396,7 @@ fn relation(row: RelationRow) -> RelationInfo {
             .columns
             .into_iter()
             .map(|column| Column {
+                is_masked: masks.hide(&relation, &column.name),
                 name: column.name,
                 type_name: column.type_name,
                 category: column.category,
@@ -397,5 +404,6 @@ fn relation(row: RelationRow) -> RelationInfo {
             })
             .collect(),
         bytes: row.bytes,
+        relation,
     }
 }

@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
+use schemars::JsonSchema;
+use serde::Serialize;
 use sqlx::Row;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -13,8 +14,9 @@ use crate::pg::{Address, Session, Snapshot};
 use crate::plan::{Step, plan};
 use crate::sql::Relation;
 
+use super::cost::{self, Planned};
 use super::pool::Pool;
-use super::prepare::{Prepared, relations_of};
+use super::prepare::Prepared;
 use super::round::Round;
 use super::{Options, Outcome, catalog};
 
@@ -59,53 +61,8 @@ pub struct Statement {
     pub plan: Option<Planned>,
 }
 
-/// What the planner says of a statement.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Planned {
-    /// The total cost, in the planner's units.
-    pub cost: f64,
-    /// How many rows the planner expects it to return.
-    pub rows: u64,
-    /// The size of every relation that the plan scans: its pages times the size of a block. An index
-    /// may spare some of it.
-    pub reads: Vec<Read>,
-    /// The plan from its last step to its first.
-    pub root: Node,
-}
-
-impl Planned {
-    /// The size of all relations that the plan scans.
-    pub fn bytes(&self) -> u64 {
-        self.reads.iter().map(|read| read.bytes).sum()
-    }
-}
-
-/// A relation that a plan scans.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Read {
-    /// Its name.
-    pub relation: String,
-    /// The size of its main fork.
-    pub bytes: u64,
-}
-
-/// One node of a plan.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Node {
-    /// Its type, such as `Seq Scan`.
-    pub node: String,
-    /// The relation that it scans.
-    pub relation: Option<String>,
-    /// The index that it uses.
-    pub index: Option<String>,
-    /// How many rows the planner expects of it.
-    pub rows: u64,
-    /// The nodes that it reads from.
-    pub inputs: Vec<Node>,
-}
-
 /// Something that the role must be allowed to do.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 pub struct Privilege {
     /// The other target that it is needed on; null is the target of the run.
     pub target: Option<String>,
@@ -118,7 +75,7 @@ pub struct Privilege {
 }
 
 /// Whether a role has a privilege.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Granted {
     /// It has it.
@@ -138,7 +95,7 @@ pub async fn explain(
     options: &Options,
 ) -> Explanation {
     let mut explaining = Explaining {
-        round: Round::new(gates, options, 1, &BTreeMap::new()),
+        round: Round::new(gates, options, 1, false, &BTreeMap::new()),
         role: None,
         statements: Vec::new(),
         gates: vec![GateExplained::default(); gates.len()],
@@ -277,25 +234,7 @@ impl Explaining<'_> {
     }
 
     async fn plan_of(&mut self, step: &Step) -> Result<Planned> {
-        let session = self.session(&step.side);
-        let plan = session.explain(&step.sql).await;
-        let plan = plan.map_err(|failure| failure.error)?;
-        let mut relations = BTreeSet::new();
-        relations_of(&plan, &mut relations);
-        let reads = catalog::sizes(session, &relations).await?;
-        let root: PlanJson = catalog::from_json(plan[0]["Plan"].clone())?;
-        Ok(Planned {
-            cost: root.cost,
-            rows: root.rows,
-            reads: reads
-                .into_iter()
-                .map(|(relation, bytes)| Read {
-                    relation: relation.readable(),
-                    bytes,
-                })
-                .collect(),
-            root: root.into(),
-        })
+        cost::planned(self.session(&step.side), step).await
     }
 
     fn session(&mut self, side: &Side) -> &mut Session {
@@ -420,38 +359,5 @@ fn name_of(side: &Side) -> Option<String> {
     match side {
         Side::Main => None,
         Side::Other(name) => Some(name.clone()),
-    }
-}
-
-/// A node as `EXPLAIN (VERBOSE, FORMAT JSON)` gives it.
-#[derive(Deserialize)]
-struct PlanJson {
-    #[serde(rename = "Node Type")]
-    node: String,
-    #[serde(rename = "Schema")]
-    schema: Option<String>,
-    #[serde(rename = "Relation Name")]
-    relation: Option<String>,
-    #[serde(rename = "Index Name")]
-    index: Option<String>,
-    #[serde(rename = "Plan Rows")]
-    rows: u64,
-    #[serde(rename = "Total Cost")]
-    cost: f64,
-    #[serde(rename = "Plans", default)]
-    inputs: Vec<PlanJson>,
-}
-
-impl From<PlanJson> for Node {
-    fn from(plan: PlanJson) -> Self {
-        let name = plan.relation;
-        let relation = plan.schema.zip(name);
-        Self {
-            node: plan.node,
-            relation: relation.map(|(schema, name)| Relation::new(schema, name).readable()),
-            index: plan.index,
-            rows: plan.rows,
-            inputs: plan.inputs.into_iter().map(Node::from).collect(),
-        }
     }
 }

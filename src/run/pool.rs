@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -10,8 +11,10 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::error::{ErrorKind, Result};
 use crate::gate::Runs;
 use crate::pg::{Address, Failure, Limits, Session, terminate};
+use crate::plan::Step;
 use crate::sql::Sql;
 
+use super::cost::{self, Planned};
 use super::timed;
 
 /// The sessions on one database.
@@ -50,9 +53,29 @@ impl Pool {
         &self,
         statement: &Sql,
         limit: usize,
+        time: Option<Duration>,
     ) -> Result<Vec<Vec<Option<String>>>, Failure> {
         let mut lent = self.take().await;
-        let found = lent.session.rows(statement, limit).await;
+        let found = lent
+            .within(time, async |session| session.rows(statement, limit).await)
+            .await;
+        lent.give_back(found)
+    }
+
+    /// The same as far as their text has no more than `bytes`, and how many were left out for that.
+    pub(super) async fn rows_within(
+        &self,
+        statement: &Sql,
+        limit: usize,
+        bytes: usize,
+        time: Option<Duration>,
+    ) -> Result<(Vec<Vec<Option<String>>>, u64), Failure> {
+        let mut lent = self.take().await;
+        let found = lent
+            .within(time, async |session| {
+                session.rows_within(statement, limit, bytes).await
+            })
+            .await;
         lent.give_back(found)
     }
 
@@ -63,14 +86,30 @@ impl Pool {
         lent.give_back(found)
     }
 
+    /// The plan of a step, and what it would read.
+    pub(super) async fn planned(&self, step: &Step) -> Result<Planned, Failure> {
+        let mut lent = self.take().await;
+        let found = cost::planned(&mut lent.session, step).await;
+        let found = found.map_err(|error| Failure {
+            error,
+            position: None,
+        });
+        lent.give_back(found)
+    }
+
     /// The times of a statement, see [`timed::measure`].
     pub(super) async fn timed(
         &self,
         statement: &Sql,
         runs: Runs,
+        time: Option<Duration>,
     ) -> Result<Vec<Option<String>>, Failure> {
         let mut lent = self.take().await;
-        let found = timed::measure(&mut lent.session, statement, runs).await;
+        let found = lent
+            .within(time, async |session| {
+                timed::measure(session, statement, runs).await
+            })
+            .await;
         lent.give_back(found)
     }
 
@@ -116,6 +155,22 @@ struct Lent<'a> {
 }
 
 impl Lent<'_> {
+    /// Does something of which no statement may take longer than that.
+    async fn within<T>(
+        &mut self,
+        time: Option<Duration>,
+        work: impl AsyncFnOnce(&mut Session) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let Some(time) = time else {
+            return work(&mut self.session).await;
+        };
+        self.session.limit(time).await?;
+        // What fails is rolled back, and the limit with it.
+        let done = work(&mut self.session).await?;
+        self.session.limit(self.pool.limits.statement).await?;
+        Ok(done)
+    }
+
     fn give_back<T>(self, found: Result<T, Failure>) -> Result<T, Failure> {
         let is_lost = found
             .as_ref()

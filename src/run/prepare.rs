@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{Error, Result};
 use crate::gate::catalog::{Catalog, Side};
-use crate::gate::{Ask, AuthorCheck, Explained, Known, Needs};
+use crate::gate::{Aggregate, Ask, AuthorCheck, Explained, Gate, Known, Measure, Measured, Needs};
 use crate::pg::{Address, Failure, Session};
 use crate::sql::Relation;
 
@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 
 use super::pool::Pool;
 use super::round::Round;
-use super::{Outcome, catalog, sides_of};
+use super::{Outcome, catalog, masks, sample_of, sides_of};
 
 /// What each gate asks, and what it had to know for that.
 pub(super) struct Prepared {
@@ -21,6 +21,8 @@ pub(super) struct Prepared {
     pub(super) catalogs: BTreeMap<Side, Catalog>,
     /// By the gate's index; a gate that is errored or lost is not there.
     pub(super) asks: BTreeMap<usize, Ask>,
+    /// By gate, the answers of an earlier moment that still count.
+    pub(super) kept: BTreeMap<usize, Measured>,
     /// What EXPLAIN told of a gate's author-written SQL.
     pub(super) explained: BTreeMap<usize, Vec<Explained>>,
 }
@@ -37,6 +39,7 @@ impl Round<'_> {
         let sides: BTreeSet<Side> = std::iter::once(Side::Main)
             .chain(needs.values().flat_map(sides_of))
             .collect();
+        let wanted = sides.len();
         for side in sides {
             let concerned: Vec<usize> = needs
                 .iter()
@@ -57,7 +60,13 @@ impl Round<'_> {
                 }
             }
         }
+        // In a database that was not reached there may be what a pattern matches.
+        if catalogs.len() == wanted {
+            self.notes
+                .extend(masks::unmatched(&self.options.masked, &catalogs));
+        }
         let mut asks = BTreeMap::new();
+        let mut kept = BTreeMap::new();
         let mut all_explained = BTreeMap::new();
         for (gate, needs) in &needs {
             if !self.found.is_open(*gate) || !self.found.lost.is_empty() {
@@ -68,10 +77,22 @@ impl Round<'_> {
                     catalogs: &catalogs,
                     explained: &explained,
                     proof: self.options.proof,
+                    sample: sample_of(&self.gates[*gate], self.options),
+                    show: &self.gates[*gate].show,
                 };
-                match self.gates[*gate].definition.ask(&known) {
-                    Ok(ask) => {
+                let gate_asked = &self.gates[*gate];
+                let asked = match self.again.get(gate) {
+                    Some(measured) => {
+                        let asked = gate_asked.definition.ask_again(&known, measured);
+                        let limit = gate_asked.limit();
+                        asked.map(|(ask, still)| (Ask { limit, ..ask }, still))
+                    }
+                    None => ask(gate_asked, &known).map(|ask| (ask, Measured::default())),
+                };
+                match asked {
+                    Ok((ask, still)) => {
                         asks.insert(*gate, ask);
+                        kept.insert(*gate, still);
                     }
                     Err(error) => self.found.errored(*gate, error),
                 }
@@ -81,6 +102,7 @@ impl Round<'_> {
         Prepared {
             catalogs,
             asks,
+            kept,
             explained: all_explained,
         }
     }
@@ -101,16 +123,19 @@ impl Round<'_> {
                 .help("define it as [target.NAME] in postern.toml, or give --other NAME=URL")
         })?;
         let limits = &self.options.limits;
-        let mut first = Session::open(address, limits).await?;
+        let mut first = match self.is_again {
+            true => Session::open_again(address, limits, &self.salt).await?,
+            false => Session::open(address, limits, &self.salt).await?,
+        };
         let snapshot = first.snapshot().clone();
         if *side == Side::Main {
             self.snapshot = Some(snapshot.clone());
         }
         // More sessions than gates would have nothing to do.
         let wanted = self.connections.min(gates);
-        let further = (1..wanted).map(|_| Session::join(address, limits, &snapshot));
+        let further = (1..wanted).map(|_| Session::join(address, limits, &self.salt, &snapshot));
         let (catalog, further) = tokio::join!(
-            catalog::load(&mut first, side, needs.values()),
+            catalog::load(&mut first, side, needs.values(), &self.options.masked),
             join_all(further)
         );
         let mut joined = Vec::new();
@@ -174,6 +199,24 @@ impl Round<'_> {
             .error
             .at(origin.author_excerpt(check.field, check.author.as_str(), offset))
     }
+}
+
+/// What a gate asks, of a table of which a sample can be taken where it looks at one.
+fn ask(gate: &Gate, known: &Known<'_>) -> Result<Ask> {
+    let mut ask = gate.definition.ask(known)?;
+    ask.limit = gate.limit();
+    for measure in &ask.measures {
+        if let Measure::Aggregate(Aggregate {
+            sample: Some(sample),
+            side,
+            relation,
+            ..
+        }) = measure
+        {
+            sample.check(known.on(side).relation(relation)?)?;
+        }
+    }
+    Ok(ask)
 }
 
 /// The relations that a plan reads.

@@ -6,12 +6,12 @@ use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::gate::catalog::{Catalog, Side};
+use crate::gate::catalog::Side;
 use crate::gate::{Ask, Gate, Measured};
-use crate::pg::{Address, Snapshot};
+use crate::pg::{Address, Snapshot, random_hex};
 use crate::plan::{Plan, plan};
 
-use super::ask::{Answers, Asking, values};
+use super::ask::{Answers, Asking, Judged, values};
 use super::pool::Pool;
 use super::prepare::Prepared;
 use super::{Findings, Options, Outcome};
@@ -21,10 +21,16 @@ pub(super) struct Round<'a> {
     pub(super) gates: &'a [Gate],
     pub(super) options: &'a Options,
     pub(super) connections: usize,
+    /// Whether a connection was lost before: the server may be on its way back.
+    pub(super) is_again: bool,
+    /// What makes the stand-ins of masked values this round's own.
+    pub(super) salt: String,
     pub(super) pools: BTreeMap<Side, Pool>,
     /// That of the main session, once there was one.
     pub(super) snapshot: Option<Snapshot>,
     pub(super) notes: Vec<String>,
+    /// Gates that are asked again, by the answers of an earlier moment.
+    pub(super) again: BTreeMap<usize, Measured>,
     pub(super) found: Found<'a>,
 }
 
@@ -34,6 +40,8 @@ pub(super) struct Found<'a> {
     pub(super) outcomes: BTreeMap<usize, Outcome>,
     /// By gate, the place of the step that failed first in the plan, whichever was first in time.
     failed_at: BTreeMap<usize, usize>,
+    /// What gates rest on that may be asked again.
+    pub(super) measured: BTreeMap<usize, Measured>,
     /// Gates that were being measured when a connection was lost.
     pub(super) lost: BTreeMap<usize, Error>,
 }
@@ -49,7 +57,7 @@ enum Job {
 /// What came of a [`Job`].
 enum Done {
     Step(usize, Result<Vec<Option<String>>>),
-    Judge(usize, Result<Outcome>),
+    Judge(usize, Result<Judged>),
 }
 
 impl Found<'_> {
@@ -88,6 +96,7 @@ impl<'a> Round<'a> {
         gates: &'a [Gate],
         options: &'a Options,
         connections: usize,
+        is_again: bool,
         given_up: &BTreeMap<usize, Error>,
     ) -> Self {
         let outcomes = given_up
@@ -97,13 +106,17 @@ impl<'a> Round<'a> {
             gates,
             options,
             connections,
+            is_again,
+            salt: random_hex() + &random_hex(),
             pools: BTreeMap::new(),
             snapshot: None,
             notes: Vec::new(),
+            again: BTreeMap::new(),
             found: Found {
                 gates,
                 outcomes: outcomes.collect(),
                 failed_at: BTreeMap::new(),
+                measured: BTreeMap::new(),
                 lost: BTreeMap::new(),
             },
         }
@@ -111,9 +124,9 @@ impl<'a> Round<'a> {
 
     /// Opens sessions, asks and judges, and ends the sessions.
     pub(super) async fn evaluate(&mut self, targets: &BTreeMap<Side, Address>) {
-        let Prepared { catalogs, asks, .. } = self.prepare(targets).await;
+        let prepared = self.prepare(targets).await;
         if self.found.lost.is_empty() {
-            self.measure(&asks, &catalogs).await;
+            self.measure(prepared).await;
         }
         self.close().await;
     }
@@ -155,16 +168,30 @@ impl<'a> Round<'a> {
 
     /// Runs the plan of all asks, on all sessions at once, and judges each gate as soon as all of
     /// its steps were answered.
-    async fn measure(&mut self, asks: &BTreeMap<usize, Ask>, catalogs: &BTreeMap<Side, Catalog>) {
-        let all = plan(asks.iter().map(|(gate, ask)| (*gate, ask)));
+    async fn measure(&mut self, prepared: Prepared) {
+        let Prepared {
+            catalogs,
+            mut asks,
+            kept,
+            ..
+        } = prepared;
         let asking = Asking {
             gates: self.gates,
             options: self.options,
             pools: &self.pools,
-            catalogs,
+            catalogs: &catalogs,
+            kept: &kept,
         };
         let found = &mut self.found;
-        let width = self.pools.values().map(Pool::size).max().unwrap_or(1);
+        asking.refuse(&asks, found).await;
+        if !found.lost.is_empty() {
+            return;
+        }
+        asks.retain(|gate, _| found.is_open(*gate));
+        let asks = &asks;
+        let all = plan(asks.iter().map(|(gate, ask)| (*gate, ask)));
+        // A statement that waits for a session of its own database holds up none of another.
+        let width = self.pools.values().map(Pool::size).sum::<usize>().max(1);
         let mut queue = Queue::new(&all, asks);
         let mut answers = Answers::new();
         let mut running = FuturesUnordered::new();
@@ -202,7 +229,10 @@ impl<'a> Round<'a> {
                         found.failed(*gate, queue.places[&index], error.clone());
                     }
                 }
-                Done::Judge(gate, Ok(outcome)) => {
+                Done::Judge(gate, Ok(Judged { outcome, measured })) => {
+                    if self.gates[gate].definition.recheck().is_some() {
+                        found.measured.insert(gate, measured);
+                    }
                     found.outcomes.insert(gate, outcome);
                 }
                 Done::Judge(gate, Err(error)) => found.errored(gate, error),
@@ -216,6 +246,16 @@ impl<'a> Round<'a> {
 }
 
 impl Asking<'_> {
+    /// Gives up the gates that would read more than they may, each on its own; a scan that several share is then
+    /// asked without them.
+    async fn refuse(&self, asks: &BTreeMap<usize, Ask>, found: &mut Found<'_>) {
+        for (gate, ask) in asks {
+            if let Err(error) = self.hold_to_ceiling(*gate, ask).await {
+                found.errored(*gate, error);
+            }
+        }
+    }
+
     async fn run(&self, job: Job, plan: &Plan, asks: &BTreeMap<usize, Ask>) -> Done {
         match job {
             Job::Step(index) => Done::Step(index, self.answer(&plan.steps[index]).await),

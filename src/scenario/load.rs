@@ -1,7 +1,7 @@
 //! From a folder to a [`Scenario`], or every mistake in it.
 
 use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -12,7 +12,7 @@ use crate::gate::readiness::Readiness;
 use crate::gate::{Gate, LoadOptions, load};
 use crate::migrate::{History, Script};
 use crate::run::State;
-use crate::source::{SourceFile, Table, Vars, parse_document, read};
+use crate::source::{SourceFile, Table, Vars, parse_document, plain_path, read};
 
 /// A folder that can be rehearsed; everything in it has been read and checked.
 #[derive(Clone, Debug)]
@@ -129,7 +129,7 @@ impl Scenario {
             .scenario
             .gates
             .iter()
-            .map(|path| plain(&folder.join(path)))
+            .map(|path| plain_path(&folder.join(path)))
             .collect();
         let after = load(&paths, &LoadOptions::default()).map_err(&mut keep);
         // The same files: without the right variables they would tell the same mistakes again.
@@ -247,35 +247,4 @@ fn name_of(folder: &Path) -> String {
         || "scenario".to_owned(),
         |name| name.to_string_lossy().into_owned(),
     )
-}
-
-/// The path without `.` and without `a/..`, so that reports name files as a person would.
-fn plain(path: &Path) -> PathBuf {
-    let mut plain = PathBuf::new();
-    for part in path.components() {
-        let is_folder = matches!(plain.components().next_back(), Some(Component::Normal(_)));
-        match part {
-            Component::CurDir => {}
-            Component::ParentDir if is_folder => {
-                plain.pop();
-            }
-            other => plain.push(other),
-        }
-    }
-    plain
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rstest::rstest;
-
-    #[rstest]
-    #[case("fixtures/a/../../gates", "gates")]
-    #[case("./a/./b", "a/b")]
-    #[case("../a/../b", "../b")]
-    #[case("/x/../y", "/y")]
-    fn a_path_is_named_plainly(#[case] path: &str, #[case] expected: &str) {
-        assert_eq!(plain(Path::new(path)), Path::new(expected));
-    }
 }

@@ -7,7 +7,8 @@ use crate::error::{Error, Errors, Result};
 /// The definition files below `paths`: a file as it is, a folder with every `.toml` and `.sql`
 /// file in it, at any depth, in the order of their names.
 ///
-/// Hidden files and folders are left out, and so is a file named twice. A path that does not
+/// Hidden files and folders are left out, and so are mapping files (`NAME.mapping.toml`) that lie among
+/// gates, and a file named twice. A path that does not
 /// exist is an error: a gate folder that is silently missing is a gate that never fails.
 pub fn discover(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Errors> {
     let mut files = Vec::new();
@@ -38,7 +39,9 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>, named: bool) -> Result<()> {
         let mut children = Vec::new();
         for entry in entries {
             let entry = entry.map_err(|e| Error::io("list", path, &e))?;
-            if !entry.file_name().to_string_lossy().starts_with('.') {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if !name.starts_with('.') && !name.ends_with(".mapping.toml") {
                 children.push(entry.path());
             }
         }

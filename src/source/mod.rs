@@ -1,13 +1,15 @@
 //! Step 1: definition files as text with spans.
 //!
-//! Finds files, parses TOML (every error, not the first), reads the header of `.sql` gates into
+//! Finds files and what they include, parses TOML (every error, not the first), reads the header of `.sql` gates into
 //! the same table shape, expands `${variables}`, and turns a table into a typed value field by
-//! field so that every wrong field is reported. Knows nothing of gates, SQL or connections.
+//! field so that every wrong field is reported. Knows nothing of gates or connections, and of SQL only where its quotes end.
 
 mod discover;
 mod document;
 mod header;
+mod include;
 mod read;
+mod splice;
 mod vars;
 
 use std::ops::Range;
@@ -17,8 +19,9 @@ use std::sync::Arc;
 pub use discover::discover;
 pub use document::{Document, parse_document};
 pub use header::{Header, parse_header};
+pub use include::{included, plain_path};
 pub use read::{Problem, Table, read};
-pub use vars::{Vars, expand};
+pub use vars::{Defined, Vars, expand, read_vars};
 
 use crate::error::{Error, ErrorKind, Excerpt, Result, line_column};
 

@@ -2,6 +2,7 @@
 #![cfg(unix)]
 
 mod command;
+mod full;
 mod killed;
 mod sandbox;
 
@@ -228,6 +229,30 @@ async fn an_extension_is_there_before_the_migrations() {
         .await
         .unwrap();
     assert_eq!(found, 0);
+}
+
+#[tokio::test]
+async fn over_tcp_every_role_has_a_password() {
+    let db = TestDb::builder(Migrations::sql("create table t ()"))
+        .role("reader")
+        .tcp()
+        .build()
+        .await
+        .unwrap();
+    assert_eq!(db.address().options().get_host(), "127.0.0.1");
+    let said = |url: &str| {
+        let mut psql = Command::new("psql");
+        let psql = psql.args(["-X", "-A", "-t", "-w", "-c", "select current_user", url]);
+        let output = psql.output().unwrap();
+        let out = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        out + &String::from_utf8_lossy(&output.stderr)
+    };
+    let url = db.url_as("reader");
+    assert_eq!(said(&url), "reader");
+    let (start, rest) = url.split_once("reader:").unwrap();
+    let (_, place) = rest.split_once('@').unwrap();
+    let nobody = said(&format!("{start}reader@{place}"));
+    assert!(nobody.contains("no password supplied"), "{nobody}");
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use postern::pg::Database;
 
 use crate::project::{Project, Said};
+use crate::reports::schema;
 use crate::support;
 
 const SEED: &str = r#"
@@ -38,6 +39,15 @@ fn explain(project: &Project, url: &str, more: &[&str]) -> Said {
     let mut arguments = vec!["explain", "--url", url];
     arguments.extend(more);
     project.run(&arguments)
+}
+
+/// An explanation as JSON, held to its schema.
+#[track_caller]
+fn valid(said: &Said) -> serde_json::Value {
+    let report = said.json();
+    let errors = schema::errors("reports/explain.v1.schema.json", "#", &report);
+    assert!(errors.is_empty(), "{}\n{report:#}", errors.join("\n"));
+    report
 }
 
 /// The gate of that id in a JSON explanation.
@@ -118,7 +128,7 @@ async fn a_shared_scan_counts_its_pages_once() {
     let url = database.address().to_secret_url();
     let said = explain(&project, &url, &["*_there", "--format", "json"]);
     assert_eq!(said.code, Some(0), "{}", said.all());
-    let report = said.json();
+    let report = valid(&said);
     let statements = report["statements"].as_array().unwrap();
     assert_eq!(statements.len(), 1, "{report:#}");
     let scan = &statements[0];
@@ -156,7 +166,7 @@ async fn what_a_view_and_a_partitioned_table_stand_for_is_read_and_needs_no_priv
                  [[gate]]\nid='parts'\nkind='row_count'\ntable='s.parts'\nat_least=1\nwhere='id > 0'\n";
     let project = Project::new(&[("gates/g.toml", gates)]);
     let url = database.address().to_secret_url();
-    let report = explain(&project, &url, &["--format", "json"]).json();
+    let report = valid(&explain(&project, &url, &["--format", "json"]));
     assert_eq!(
         report["statements"][0]["plan"]["reads"][0]["relation"],
         "s.games"
@@ -184,7 +194,7 @@ async fn what_cannot_be_asked_is_told_and_the_rest_is_explained() {
     let url = database.address().to_secret_url();
     let said = explain(&project, &url, &["--format", "json"]);
     assert_eq!(said.code, Some(3), "{}", said.all());
-    let report = said.json();
+    let report = valid(&said);
     assert_eq!(gate(&report, "gone")["error"]["sqlstate"], "42P01");
     assert_eq!(
         gate(&report, "gone")["error"]["help"],
@@ -230,7 +240,7 @@ async fn a_role_is_told_what_it_may_not_read() {
     url.replace_range(user.unwrap(), &role);
     let said = explain(&project, &url, &["--format", "json"]);
     assert_eq!(said.code, Some(3), "{}", said.all());
-    let report = said.json();
+    let report = valid(&said);
     assert_eq!(report["role"], role.as_str());
     let expected: [(&str, Option<&str>, [&str; 2]); 6] = [
         ("bets", None, ["USAGE s yes", "SELECT s.bets yes"]),
@@ -276,7 +286,7 @@ async fn what_another_target_is_asked_stands_under_its_name() {
     let before = format!("before={}", other.address().to_secret_url());
     let said = explain(&project, &url, &["--other", &before, "--format", "json"]);
     assert_eq!(said.code, Some(0), "{}", said.all());
-    let report = said.json();
+    let report = valid(&said);
     let statements = report["statements"].as_array().unwrap().iter();
     let sides: Vec<_> = statements.map(|one| one["on"].as_str()).collect();
     assert_eq!(sides, [None, Some("before")]);
@@ -303,7 +313,7 @@ async fn nothing_but_explain_is_run() {
         &["--format", "json"],
     );
     assert_eq!(said.code, Some(0), "{}", said.all());
-    let report = said.json();
+    let report = valid(&said);
     let runs = report["statements"].as_array().unwrap().iter();
     assert_eq!(runs.map(|one| &one["runs"]).collect::<Vec<_>>(), [1, 8]);
     assert_eq!(
@@ -346,8 +356,35 @@ fn a_database_out_of_reach_is_told_at_each_gate() {
         &["--format", "json"],
     );
     assert_eq!(said.code, Some(3), "{}", said.all());
-    let report = said.json();
+    let report = valid(&said);
     assert_eq!(report["summary"]["errored"], 5);
     assert_eq!(gate(&report, "layout")["error"]["sqlstate"], "08001");
     assert!(report["snapshot"].is_null());
+}
+
+#[tokio::test]
+async fn what_is_asked_only_after_an_answer_is_told_in_words() {
+    let database = seeded().await;
+    let gates = "[[gate]]\nid='same'\nkind='content_parity'\ntable='s.games'\nagainst='s.games'\n\
+        [[gate]]\nid='each'\nkind='freshness'\ntable='s.games'\ncolumn='day'\nmax_age='1d'\ngroup_by=['home']\n\
+        calendar={weekdays=['sat']}\n\
+        [[gate]]\nid='all'\nkind='freshness'\ntable='s.games'\ncolumn='day'\nmax_age='1d'\n";
+    let project = Project::new(&[("gates/g.toml", gates)]);
+    let url = database.address().to_secret_url();
+    let report = valid(&explain(&project, &url, &["--format", "json"]));
+    let then = |id| {
+        gate(&report, id)["then"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    assert!(then("same").starts_with("where the sums differ"));
+    assert!(then("each").contains("which groups are older"));
+    assert_eq!(gate(&report, "all")["then"], serde_json::Value::Null);
+    let said = explain(&project, &url, &["same"]);
+    assert!(
+        said.stdout.contains("\n  then      where the sums differ"),
+        "{}",
+        said.stdout
+    );
 }

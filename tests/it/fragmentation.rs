@@ -243,7 +243,7 @@ const UNINDEXED: &str = "no index leads with the referencing columns";
 
 /// The audit writes `→ NULL` of all six; the gates tell them apart.
 #[rstest]
-#[case("recommendations_have_games", 6, &["the foreign key `betting_recommendations_game_id_fkey` is NOT VALID", UNINDEXED])]
+#[case("recommendations_have_games", 6, &["the foreign key `betting_recommendations_game_id_fkey` is NOT VALID; its orphans have to go first", UNINDEXED])]
 #[case("confidence_scores_have_games", 5, &["the triggers of the foreign key `confidence_scores_game_id_fkey` are disabled on analytics.confidence_scores"])]
 #[case("market_analyses_have_games", 4, &[UNDECLARED])]
 #[case("signals_have_games", 0, &[UNDECLARED, UNINDEXED])]
@@ -370,6 +370,21 @@ type Edit = (&'static str, &'static str, &'static str);
 #[case::orphans_are_miscounted(
     &[("001_emergency_stabilization.up", "r.kept + r.aside, r.aside", "r.kept, 0")],
     &["orphans_documented"]
+)]
+#[case::orphans_are_set_aside_without_a_reason(
+    &[
+        ("001_emergency_stabilization.up", "reason        text not null", "reason        text"),
+        ("001_emergency_stabilization.up", "'no such experiment in analysis.ml_experiments', to_jsonb(gone)", "null, to_jsonb(gone)"),
+    ],
+    &["orphans_have_reasons"]
+)]
+#[case::rows_are_set_aside_that_refer_to_something(
+    &[(
+        "001_emergency_stabilization.up",
+        "and not exists (select from analysis.ml_experiments e where e.id = p.experiment_id)",
+        "and (p.id % 2 = 0 or not exists (select from analysis.ml_experiments e where e.id = p.experiment_id))",
+    )],
+    &["orphans_few"]
 )]
 #[case::orphans_are_thrown_away(
     &[("001_emergency_stabilization.up", "to_jsonb(gone) from gone;", "to_jsonb(gone) from gone where id <> 77;")],

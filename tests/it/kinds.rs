@@ -18,8 +18,10 @@ use std::path::{Path, PathBuf};
 use postern::gate::catalog::Side;
 use postern::gate::kinds::KINDS;
 use postern::gate::{Gate, LoadOptions};
+use postern::pg::Address;
+use postern::report::format::{Format, Look};
 use postern::report::{FailOn, GateReport, Report};
-use postern::run::{Options, State};
+use postern::run::{Findings, Options, State};
 use rstest::rstest;
 
 use crate::support;
@@ -128,8 +130,77 @@ async fn outcome(case: &Path, gates: &[Gate]) -> String {
     }
     let findings = postern::run::check(gates, &targets, &Options::default()).await;
     let report = Report::new(gates, findings, database.address(), FailOn::Block);
+    for gate in &report.gates {
+        shows_its_figures(case, gate);
+        shows_all_rows(case, gate, &database).await;
+    }
     let told: Vec<String> = report.gates.iter().map(told).collect();
     told.join("\n")
+}
+
+/// Whatever became of a gate, if it was evaluated: what was measured and what it was held against, as
+/// values and for a person who asks for it.
+fn shows_its_figures(case: &Path, gate: &GateReport) {
+    if gate.outcome == State::Errored {
+        return;
+    }
+    let place = format!("{}: {}", case.display(), gate.id);
+    let measured = gate.measured.as_ref().expect(&place);
+    let threshold = gate.threshold.as_ref().expect(&place);
+    let level = threshold.fail.as_deref().expect(&place);
+    assert!(measured.value.is_finite(), "{place}");
+    assert!(!measured.display.is_empty() && !level.is_empty(), "{place}");
+    let report = Report {
+        gates: vec![gate.clone()],
+        ..Report::new(&[], nothing(), &address(), FailOn::Block)
+    };
+    let look = Look {
+        is_verbose: true,
+        is_coloured: false,
+    };
+    let text = Format::Terminal.render(&report, look);
+    assert!(
+        text.contains(&format!("expected  {level}\n")) || gate.outcome == State::Warned,
+        "{place}: {text}"
+    );
+    if matches!(gate.outcome, State::Passed | State::Skipped) {
+        let line = format!("measured  {}\n", measured.display);
+        assert!(text.contains(&line), "{place}: {text}");
+        let quiet = Format::Terminal.render(&report, Look::default());
+        assert!(!quiet.contains(&line), "{place}: {quiet}");
+    }
+}
+
+fn nothing() -> Findings {
+    Findings {
+        snapshot: None,
+        outcomes: Vec::new(),
+        notes: Vec::new(),
+    }
+}
+
+fn address() -> Address {
+    Address::parse("postgres://ann@db.example/shop").unwrap()
+}
+
+/// The SQL in the report runs as it is, and shows no fewer rows than the report names.
+async fn shows_all_rows(case: &Path, gate: &GateReport, database: &postern::pg::Database) {
+    let Some(sql) = gate.sql.as_ref().filter(|_| gate.outcome != State::Errored) else {
+        assert!(gate.rows.is_empty(), "{}: {}", case.display(), gate.id);
+        return;
+    };
+    let mut connection = database.connect().await.unwrap();
+    let found = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.clone()))
+        .fetch_all(&mut connection)
+        .await;
+    let found = found.unwrap_or_else(|error| panic!("{}: {error}\n{sql}", case.display()));
+    assert!(
+        !found.is_empty() && found.len() >= gate.rows.len(),
+        "{}: {}: {} rows\n{sql}",
+        case.display(),
+        gate.id,
+        found.len()
+    );
 }
 
 #[rstest]
@@ -313,6 +384,28 @@ fn a_fixture_is_what_its_name_says() {
     "unknown variant `read`"
 )]
 #[case::no_query("kind='query_budget'\nbudget='1s'", "either `query` or `file`")]
+#[case::no_sql("kind='sql'", "either `query` or `file`")]
+#[case::two_sqls(
+    "kind='sql'\nquery='select 1'\nfile='x.sql'",
+    "both `query` and `file`"
+)]
+#[case::no_sql_file("kind='sql'\nfile='nowhere.sql'", "could not read `nowhere.sql`")]
+#[case::no_day(
+    "kind='freshness'\ntable='t'\ncolumn='a'\nmax_age='1d'\ncalendar={seasons=[{from='07-01',to='07-01'}],except=[],weekdays=[]}\nwarn_age='2d'",
+    "can never fire"
+)]
+#[case::no_day_at_all(
+    "kind='freshness'\ntable='t'\ncolumn='a'\nmax_age='1d'\ncalendar={seasons=[{from='02-30',to='03-01'}]}",
+    "`02-30` is no day of a year"
+)]
+#[case::calendar_without_column(
+    "kind='freshness'\ntable='t'\ncolumn='a'\nmax_age='1d'\ncalendar={table='s.games'}",
+    "`table` and `column` of a calendar go together"
+)]
+#[case::no_zone(
+    "kind='freshness'\ntable='t'\ncolumn='a'\nmax_age='1d'\ncalendar={time_zone='Nowhere/At_All'}",
+    "this machine knows no time zone `Nowhere/At_All`"
+)]
 #[case::no_limit("kind='query_budget'\nquery='select 1'", "without a limit cannot fail")]
 #[case::two_queries(
     "kind='query_budget'\nquery='select 1'\nfile='x.sql'\nbudget='1s'",
@@ -345,4 +438,100 @@ fn a_definition_that_cannot_be_meant_is_refused(#[case] fields: &str, #[case] sa
         "{}",
         text.join("\n")
     );
+}
+
+/// One reference of each sort of fault, with orphans and without.
+const BROKEN: &str = r#"
+create schema s;
+create table s.games (id int primary key, day date not null, "Home" text not null, unique (day, "Home"));
+insert into s.games select n, date '2025-04-01' + n, 'NYM' from generate_series(1, 9) n;
+create table s.bets (id int primary key, game_id int not null);
+insert into s.bets values (1, 1), (2, 77);
+create table s.picks (id int primary key, game_id int references s.games);
+insert into s.picks values (1, null), (2, 2);
+create table s.odds (id int primary key, game_id int);
+insert into s.odds values (1, 1), (2, 88);
+alter table s.odds add foreign key (game_id) references s.games not valid;
+create table s."we""ird" (id int primary key, day date, "Home" text);
+insert into s."we""ird" values (1, '2025-04-02', 'NYM'), (2, '2025-04-02', null);
+alter table s."we""ird" add foreign key (day, "Home") references s.games (day, "Home") match full not valid;
+create table s.scores (id int primary key, game_id int references s.games);
+alter table s.scores disable trigger all;
+insert into s.scores values (1, 99);
+create table s.parts (id int, game_id int, kind text) partition by list (kind);
+create table s.parts_a partition of s.parts for values in ('a');
+create table s.parts_b partition of s.parts for values in ('b');
+insert into s.parts values (1, 3, 'a'), (2, 66, 'b');
+"#;
+
+const NO_ORPHANS: &str = r#"
+delete from s.bets where game_id > 9; delete from s.odds where game_id > 9; delete from s.scores;
+delete from s.parts where game_id > 9; delete from s."we""ird" where "Home" is null;
+"#;
+
+/// Every repair that is shown runs, whatever the rows are, and leads to a gate that passes.
+#[tokio::test]
+async fn the_repairs_of_foreign_keys_run_and_repair() {
+    let all = "[[gate]]\nid='all'\nkind='foreign_key'\nschemas=['s']\n";
+    let one = |table: &str, columns: &str, to: &str| {
+        format!(
+            "[[gate]]\nid='of_{}'\nkind='foreign_key'\ntable='{table}'\ncolumns={columns}\nreferences='{to}'\n\
+             require=['declared', 'valid', 'enforced', 'indexed', 'same_type']\n",
+            table.replace(['.', '"'], "_")
+        )
+    };
+    let games = |table: &str| one(table, "['game_id']", "s.games");
+    let single = [
+        games("s.bets"),
+        games("s.picks"),
+        games("s.odds"),
+        games("s.scores"),
+        games("s.parts"),
+        one("s.\"we\"\"ird\"", "['day', 'Home']", "s.games(day, Home)"),
+    ];
+    for text in [all.to_owned(), single.concat()] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("suite.toml");
+        std::fs::write(&path, &text).unwrap();
+        let gates = postern::gate::load(&[path], &LoadOptions::default()).unwrap();
+        let gates = gates.gates;
+        let database = support::database().await;
+        let mut connection = database.connect().await.unwrap();
+        sqlx::raw_sql(BROKEN)
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        let targets = BTreeMap::from([(Side::Main, database.address().clone())]);
+        let mut told = Vec::new();
+        for round in 0..4 {
+            let findings = postern::run::check(&gates, &targets, &Options::default()).await;
+            let report = Report::new(&gates, findings, database.address(), FailOn::Block);
+            let failed = report
+                .gates
+                .iter()
+                .filter(|gate| gate.outcome == State::Failed);
+            told.push(failed.count());
+            for finding in report.gates.iter().flat_map(|gate| &gate.findings) {
+                if let Some(repair) = &finding.repair {
+                    let done = sqlx::raw_sql(sqlx::AssertSqlSafe(repair.clone()))
+                        .execute(&mut connection)
+                        .await;
+                    assert!(
+                        done.is_ok(),
+                        "round {round}, {}: {repair}: {done:?}",
+                        finding.what
+                    );
+                }
+            }
+            if round == 0 {
+                sqlx::raw_sql(NO_ORPHANS)
+                    .execute(&mut connection)
+                    .await
+                    .unwrap();
+            }
+        }
+        // Broken, then to be validated, then what is newly declared to be indexed, then sound.
+        assert!(told[0] > 0 && told[1] > 0, "{told:?}");
+        assert_eq!(told[3], 0, "{text}: {told:?}");
+    }
 }

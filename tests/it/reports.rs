@@ -2,7 +2,7 @@
 //!
 //! To renew what is in `reports/`: `RENEW=reports cargo test --test it reports::`
 
-mod schema;
+pub mod schema;
 
 use std::path::Path;
 
@@ -50,6 +50,7 @@ fn gate(id: &str, kind: &str, outcome: State, message: &str, line: u32) -> GateR
             warn: None,
         }),
         proof: None,
+        sample: None,
         message: message.to_owned(),
         sql: None,
         accepted: None,
@@ -63,6 +64,7 @@ fn gate(id: &str, kind: &str, outcome: State, message: &str, line: u32) -> GateR
         owner: None,
         tags: Vec::new(),
         rows: Vec::new(),
+        rows_left_out: 0,
         findings: Vec::new(),
         rendered_error: None,
         rows_acceptable: None,
@@ -75,6 +77,10 @@ fn report() -> Report {
         key: vec![
             ("id".to_owned(), Some(id.to_owned())),
             ("note".to_owned(), None),
+        ],
+        values: vec![
+            ("stake".to_owned(), Some("12.50".to_owned())),
+            ("email".to_owned(), Some("[masked]".to_owned())),
         ],
         what: Some("orphan".to_owned()),
     };
@@ -167,6 +173,7 @@ fn report() -> Report {
         },
         target: "postgres://ann@db.example:5432/shop".to_owned(),
         selection: Some("suite:bets".to_owned()),
+        notes: Vec::new(),
         snapshot: Some(Snapshot {
             id: "00000003-0000001B-1".to_owned(),
             taken_at: "2025-07-03T08:30:00.250000Z".to_owned(),
@@ -253,9 +260,19 @@ fn the_schema_is_that_of_the_report() {
     );
 }
 
+#[test]
+fn the_schema_of_an_explanation_is_that_of_the_explanation() {
+    holds(
+        "explain.v1.schema.json",
+        &format!("{:#}\n", postern::report::explain::schema()),
+    );
+}
+
+const REPORT: &str = "reports/report.v1.schema.json";
+
 #[track_caller]
 fn assert_valid(definition: &str, report: &Value) {
-    let errors = schema::errors(&format!("#/$defs/{definition}"), report);
+    let errors = schema::errors(REPORT, &format!("#/$defs/{definition}"), report);
     assert!(errors.is_empty(), "{}\n{report:#}", errors.join("\n"));
 }
 
@@ -267,7 +284,7 @@ fn the_golden_json_is_valid_and_a_broken_one_is_not() {
     let broken = |change: fn(&mut Value)| {
         let mut report = golden.clone();
         change(&mut report);
-        schema::errors("#/$defs/Report", &report)
+        schema::errors(REPORT, "#/$defs/Report", &report)
     };
     let told = |change, expected: &str| assert_eq!(broken(change), [expected]);
     told(

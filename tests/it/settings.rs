@@ -43,6 +43,21 @@ fn every_mistake_is_told_at_once_and_no_password_with_it() {
     insta::assert_snapshot!(said.stderr);
 }
 
+#[rstest]
+#[case::top("connections = 0\n", "postern.toml:1:15")]
+#[case::too_many("connections = 65\n", "postern.toml:1:15")]
+#[case::of_a_target(
+    "[target.a]\nurl = \"postgres://h/d\"\nconnections = 0\n",
+    "postern.toml:3:15"
+)]
+fn no_connection_is_no_number_of_connections(#[case] text: &str, #[case] place: &str) {
+    let said = Project::new(&[("postern.toml", text)]).run(&["list"]);
+    assert_eq!((said.code, said.stdout.as_str()), (Some(2), ""));
+    for told in ["expected 1 to 64 connections", place] {
+        assert!(said.stderr.contains(told), "{}", said.stderr);
+    }
+}
+
 #[test]
 fn a_url_that_is_wrong_is_shown_without_its_password() {
     let project = Project::new(&[(

@@ -32,6 +32,8 @@ async fn guarded() -> &'static Server {
                     setting("hba_file", rules.to_str().unwrap()),
                     setting("wal_level", "replica"),
                     setting("hot_standby", "on"),
+                    // One test's base backup lets go of what another's standby has yet to read.
+                    setting("wal_keep_size", "2GB"),
                 ],
                 ..support::local()
             };

@@ -190,3 +190,79 @@ fn the_gates_of_the_readme_are_right() {
     .unwrap();
     assert_eq!(loaded.gates.len(), 2);
 }
+
+/// The rows of the table from documents to files, each as the words in backticks with what stands
+/// before them.
+fn realised() -> Vec<Vec<(String, String)>> {
+    let text = std::fs::read_to_string("fixtures/README.md").unwrap();
+    let table = text
+        .split("## From the documents to the files")
+        .nth(1)
+        .unwrap();
+    let rows = table.lines().filter(|line| line.starts_with('|'));
+    rows.filter_map(|line| line.split('|').nth(2))
+        .map(|cell| {
+            let parts: Vec<&str> = cell.split('`').collect();
+            let words = parts.chunks(2).filter(|chunk| chunk.len() == 2);
+            words
+                .map(|chunk| (chunk[0].to_owned(), chunk[1].to_owned()))
+                .collect()
+        })
+        .collect()
+}
+
+#[test]
+fn the_files_that_the_fixtures_name_exist() {
+    let mut named = 0;
+    for row in realised() {
+        let mut folder = String::new();
+        for (_, word) in row {
+            let is_step = word.len() > 4 && word.as_bytes()[..3].iter().all(u8::is_ascii_digit);
+            let path = match word.split('/').next().unwrap() {
+                // A further step stands in the folder of the one before it.
+                _ if is_step => format!("{folder}/{word}"),
+                "gates" if word.contains('/') => word.clone(),
+                "consolidation" | "fragmentation" if word.contains('/') => {
+                    format!("fixtures/{word}")
+                }
+                _ => continue,
+            };
+            folder = path.rsplit_once('/').unwrap().0.to_owned();
+            let found = glob::glob(&path).unwrap().count();
+            assert!(
+                found > 0,
+                "fixtures/README.md names `{word}`, and there is no {path}"
+            );
+            named += 1;
+        }
+    }
+    assert!(named > 30, "the table names files: {named}");
+}
+
+#[test]
+fn the_gates_that_the_fixtures_name_exist() {
+    let options = postern::gate::LoadOptions::default();
+    let mut ids = std::collections::BTreeSet::new();
+    for scenario in ["consolidation", "fragmentation"] {
+        let folder = Path::new("gates").join(scenario);
+        let loaded = postern::gate::load(&[folder], &options).unwrap();
+        ids.extend(loaded.gates.into_iter().map(|gate| gate.id));
+    }
+    let mut named = 0;
+    for row in realised() {
+        let mut is_gate = false;
+        for (before, word) in row {
+            // "gate `a`", "gates `a`, `b`", "the four checks are the gates `a`"; a `;` ends the list.
+            is_gate &= before.trim() == ",";
+            is_gate |= before.trim_end().ends_with("gate") || before.trim_end().ends_with("gates");
+            if is_gate {
+                assert!(
+                    ids.contains(&word),
+                    "fixtures/README.md names the gate `{word}`"
+                );
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 10, "the table names gates: {named}");
+}

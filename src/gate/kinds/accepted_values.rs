@@ -6,6 +6,7 @@ use serde::Deserialize;
 use crate::error::Result;
 use crate::gate::catalog::{Column, Side};
 use crate::gate::fields::{ColumnName, Scalar, SqlText, TableName};
+use crate::gate::sampling::Rule;
 use crate::gate::threshold::{Amount, AtMost};
 use crate::gate::{Ask, Judgement, Kind, Known, Measured, Needs, OnEmpty};
 use crate::source::Problem;
@@ -13,7 +14,7 @@ use crate::sql;
 use crate::sql::{Ident, Literal, Sql};
 
 use super::Definition;
-use super::shared::{Nulls, RowRule, judge_rows, scope_needs};
+use super::shared::{Nulls, RowRule, judge_rows, rows_by_sample, scope_needs};
 
 /// Does a column hold only accepted values? They are listed in `values` or stand in the column that
 /// `from` names. Numbers are compared as numbers, everything else by its text. A row with a null was
@@ -109,8 +110,19 @@ impl Kind for AcceptedValues {
             holds,
             nulls: self.nulls,
             is_join: self.from.is_some(),
+            sample: known.sample,
+            values: known.values(table, std::slice::from_ref(&self.column))?,
         }
         .ask()
+    }
+
+    fn sampling(&self) -> Result<Rule, Problem> {
+        let bound = AtMost::new(self.at_most, self.warn_above);
+        Ok(rows_by_sample(bound, self.nulls))
+    }
+
+    fn names_rows(&self) -> bool {
+        true
     }
 
     fn judge(&self, measured: &Measured) -> Judgement {

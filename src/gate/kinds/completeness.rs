@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use crate::error::Result;
 use crate::gate::fields::{SqlText, TableName};
+use crate::gate::sampling::{Bound, Rule};
 use crate::gate::threshold::{Amount, AtLeast, percent, rows_of};
 use crate::gate::{
     Aggregate, Ask, Evidence, Figure, Judgement, Kind, Known, Measured, Needs, OnEmpty, Proof,
@@ -88,7 +89,7 @@ impl Kind for Completeness {
     fn ask(&self, known: &Known<'_>) -> Result<Ask> {
         let table = known.catalog().relation(&self.table.0)?;
         let columns = table.columns_named(&self.columns)?;
-        let scope = scope_of(table, self.r#where.as_ref());
+        let scope = scope_of(table, self.r#where.as_ref()).sampled(known.sample);
         let is_share = |amount: Amount| matches!(amount, Amount::Share { .. });
         let (fail, warn) = (self.bound().fail, self.bound().warn);
         // A number of rows must be counted.
@@ -98,6 +99,7 @@ impl Kind for Completeness {
             && columns.iter().all(|column| column.is_not_null)
         {
             table.row_key(&self.key)?;
+            known.values(table, &self.columns)?;
             let proof = "NOT NULL".to_owned();
             return Ok(ask_proved("rows", &scope, &self.columns, proof));
         }
@@ -120,14 +122,23 @@ impl Kind for Completeness {
         }
         Ok(Ask {
             measures,
-            evidence: vec![Evidence::rows(
-                "incomplete",
-                &scope,
-                &table.row_key(&self.key)?,
-                &incomplete,
-            )],
+            evidence: vec![
+                Evidence::rows("incomplete", &scope, table.row_key(&self.key)?, &incomplete)
+                    .showing(known.values(table, &self.columns)?),
+            ],
             ..Ask::default()
         })
+    }
+
+    fn sampling(&self) -> Result<Rule, Problem> {
+        Ok(Rule {
+            checked: "rows",
+            bound: Bound::AtLeast(self.bound()),
+        })
+    }
+
+    fn names_rows(&self) -> bool {
+        true
     }
 
     fn judge(&self, measured: &Measured) -> Judgement {

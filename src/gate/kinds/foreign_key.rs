@@ -6,8 +6,11 @@ use serde::Deserialize;
 use crate::error::{Error, ErrorKind, Result};
 use crate::gate::catalog::{Catalog, ForeignKey, RelationInfo};
 use crate::gate::fields::{Reference, SqlText, TableName};
+use crate::gate::sampling::Rule;
 use crate::gate::threshold::{Amount, AtMost, count, rows_of};
-use crate::gate::{Ask, Figure, Judgement, Kind, Known, Measured, Needs, OnEmpty, Proof, Verdict};
+use crate::gate::{
+    Ask, Figure, Judgement, Kind, Known, Measured, Needs, OnEmpty, Proof, Values, Verdict,
+};
 use crate::source::Problem;
 
 use super::Definition;
@@ -146,6 +149,21 @@ impl Kind for ForeignKeyHolds {
         }
     }
 
+    fn sampling(&self) -> Result<Rule, Problem> {
+        if self.table.is_none() {
+            return Err(Problem::new(
+                "sample",
+                "`sample` goes with `table`, not with `schemas`",
+            ));
+        }
+        let bound = AtMost::new(self.at_most, self.warn_above);
+        Ok(Rule::at_most(REFERENCING, bound))
+    }
+
+    fn names_rows(&self) -> bool {
+        self.table.is_some()
+    }
+
     fn judge(&self, measured: &Measured) -> Judgement {
         if let Some(proof) = &measured.proof {
             let bounds = AtMost::new(self.at_most, self.warn_above).bounds();
@@ -169,10 +187,19 @@ impl Kind for ForeignKeyHolds {
             bound.level(orphans, referencing).into()
         };
         let mut findings = measured.findings.clone();
+        for (key, n) in measured.counts("orphans ") {
+            let is_partitioned = measured.has(&format!("{}{key}", key::AFTER_ORPHANS));
+            // Of one key, every finding is about it.
+            let of_key = findings
+                .iter_mut()
+                .filter(|finding| key.is_empty() || finding.what.starts_with(&format!("{key}: ")));
+            of_key.for_each(|finding| key::with_orphans(finding, n, is_partitioned));
+        }
         for (key, n) in measured.counts("implied ") {
             let mut of_key = findings.iter_mut();
             if let Some(finding) = of_key.find(|finding| finding.what.starts_with(key)) {
-                implied::with_orphans(finding, n);
+                let is_partitioned = measured.has(&format!("{}{key}", key::AFTER_ORPHANS));
+                implied::with_orphans(finding, n, is_partitioned);
             }
         }
         let mut message = if self.table.is_none() {
@@ -202,12 +229,13 @@ impl Kind for ForeignKeyHolds {
                 rows_of(referencing, "row")
             )
         } else {
-            format!(
-                "{} of {} are orphans, over {}",
-                count(orphans),
-                rows_of(referencing, "row"),
-                rows_of(measured.sum("keys "), "key")
-            )
+            // How many keys the orphans of a sample have says nothing of the rest.
+            let over = match measured.sum("keys ") {
+                0 => String::new(),
+                keys => format!(", over {}", rows_of(keys, "key")),
+            };
+            let rows = rows_of(referencing, "row");
+            format!("{} of {rows} are orphans{over}", count(orphans))
         };
         let partial = measured.sum("partial ");
         if partial > 0 {
@@ -236,6 +264,7 @@ impl ForeignKeyHolds {
     /// One key, which may or may not be declared.
     fn ask_one(&self, known: &Known<'_>, table: &RelationInfo, to: &Reference) -> Result<Ask> {
         let (catalog, proof) = (known.catalog(), known.proof);
+        let values = known.values(table, &self.columns)?;
         let target = catalog.relation(&to.table)?;
         table.columns_named(&self.columns)?;
         let referenced = if to.columns.is_empty() {
@@ -284,7 +313,7 @@ impl ForeignKeyHolds {
                 let scope = scope_of(table, filter);
                 ask_proved(REFERENCING, &scope, &self.columns, name.to_owned())
             }
-            None => key.ask(filter, None)?,
+            None => key.ask(filter, None, values, known.sample)?,
         };
         ask.findings = findings;
         Ok(ask)
@@ -328,9 +357,10 @@ impl ForeignKeyHolds {
                 is_full: declared.is_match_full,
             };
             let name = key.name();
-            let own = key.ask(None, Some(&name))?;
+            let own = key.ask(None, Some(&name), Values::default(), None)?;
             ask.measures.extend(own.measures);
             ask.evidence.extend(own.evidence);
+            ask.known.extend(own.known);
             ask.findings
                 .extend(key.findings(required, &format!("{name}: ")));
         }

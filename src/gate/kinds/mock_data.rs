@@ -6,6 +6,7 @@ use serde::Deserialize;
 use crate::error::Result;
 use crate::gate::catalog::{Catalog, Column, RelationInfo, RelationKind, matches};
 use crate::gate::fields::{SqlText, TableName};
+use crate::gate::sampling::Rule;
 use crate::gate::threshold::{Amount, AtMost, count, rows_of};
 use crate::gate::{
     Aggregate, Ask, Evidence, Figure, Finding, Judgement, Kind, Known, Measured, Needs, OnEmpty,
@@ -98,9 +99,12 @@ impl MockData {
     }
 
     /// The tables that are looked at, in order of their names.
-    fn tables<'a>(&'a self, catalog: &'a Catalog) -> Result<Vec<Looked<'a>>> {
+    fn tables<'a>(&'a self, known: &'a Known<'_>) -> Result<Vec<Looked<'a>>> {
+        let catalog = known.catalog();
         if let Some(table) = &self.table {
-            return Ok(vec![self.looked(catalog, catalog.relation(&table.0)?)?]);
+            let mut looked = self.looked(catalog, catalog.relation(&table.0)?)?;
+            looked.scope = looked.scope.sampled(known.sample);
+            return Ok(vec![looked]);
         }
         catalog
             .in_schemas(&self.schemas)
@@ -141,14 +145,17 @@ impl MockData {
 
 impl Looked<'_> {
     /// Counts rows, rows with made-up text, and rows with any sentinel.
-    fn ask(&self, sensitivity: Sensitivity, ask: &mut Ask) -> Result<()> {
+    fn ask(&self, known: &Known<'_>, sensitivity: Sensitivity, ask: &mut Ask) -> Result<()> {
         let Self { name, scope, .. } = self;
         let count = |what: &str, when| Aggregate::count(format!("{what} {name}"), scope, when);
         ask.measures.push(count("rows", None));
         if let Some(made_up) = text::condition(self.table, &self.texts, sensitivity) {
             let key = self.table.row_key(&[])?;
-            let evidence = Evidence::rows(format!("mock {name}"), scope, &key, &made_up);
-            ask.evidence.push(evidence.because(name.clone()));
+            let evidence = Evidence::rows(format!("mock {name}"), scope, key, &made_up);
+            let texts = self.texts.iter().map(|&column| column.to_owned());
+            let values = known.values(self.table, &texts.collect::<Vec<_>>())?;
+            ask.evidence
+                .push(evidence.showing(values).because(name.clone()));
             ask.measures.push(count("mock", Some(made_up)));
         }
         if let Some(any) = sentinel::any(&self.sentinels) {
@@ -178,6 +185,7 @@ impl Looked<'_> {
     /// The rows that hold a suspicious sentinel and no made-up text, which are counted already.
     fn ask_third(
         &self,
+        known: &Known<'_>,
         sensitivity: Sensitivity,
         measured: &Measured,
         ask: &mut Ask,
@@ -199,8 +207,12 @@ impl Looked<'_> {
             None => any,
         };
         let label = format!("sentinel {name}");
-        let evidence = Evidence::rows(&label, scope, &self.table.row_key(&[])?, &only);
-        ask.evidence.push(evidence.because(name.clone()));
+        let evidence = Evidence::rows(&label, scope, self.table.row_key(&[])?, &only);
+        let mut columns: Vec<String> = suspicious.iter().map(|s| s.column.clone()).collect();
+        columns.dedup();
+        let values = known.values(self.table, &columns)?;
+        ask.evidence
+            .push(evidence.showing(values).because(name.clone()));
         ask.measures
             .push(Aggregate::count(label, scope, Some(only)));
         for sentinel in &suspicious {
@@ -256,7 +268,7 @@ impl Kind for MockData {
 
     fn ask(&self, known: &Known<'_>) -> Result<Ask> {
         let mut ask = Ask::default();
-        for looked in self.tables(known.catalog())? {
+        for looked in self.tables(known)? {
             let own = looked.table.relation.name.as_str();
             let is_named = text::parts_of(own)
                 .iter()
@@ -274,7 +286,7 @@ impl Kind for MockData {
             let has_columns = !looked.texts.is_empty() || !looked.sentinels.is_empty();
             // A table without a column to look at proves nothing; of a schema its name was looked at.
             if has_columns || self.table.is_none() {
-                looked.ask(self.sensitivity, &mut ask)?;
+                looked.ask(known, self.sensitivity, &mut ask)?;
             }
         }
         Ok(ask)
@@ -282,7 +294,7 @@ impl Kind for MockData {
 
     fn ask_more(&self, known: &Known<'_>, measured: &Measured) -> Result<Option<Ask>> {
         let mut ask = Ask::default();
-        let tables = self.tables(known.catalog())?;
+        let tables = self.tables(known)?;
         if !measured.has("second") {
             ask.known.push(("second".to_owned(), 1));
             for looked in &tables {
@@ -294,10 +306,36 @@ impl Kind for MockData {
             return Ok(None);
         }
         for looked in &tables {
-            looked.ask_third(self.sensitivity, measured, &mut ask)?;
+            looked.ask_third(known, self.sensitivity, measured, &mut ask)?;
         }
         ask.known.push(("third".to_owned(), 1));
         Ok((!ask.measures.is_empty()).then_some(ask))
+    }
+
+    fn sampling(&self) -> Result<Rule, Problem> {
+        if self.table.is_none() {
+            return Err(Problem::new(
+                "sample",
+                "`sample` goes with `table`, not with `schemas`",
+            ));
+        }
+        if self.sensitivity != Sensitivity::Low {
+            let what = "which dates and numbers stand for none shows in how often they are there, which a sample cannot tell";
+            return Err(Problem::new("sample", what)
+                .help("write sensitivity = \"low\", which looks at texts"));
+        }
+        let bound = AtMost::new(self.at_most, self.warn_above);
+        Ok(Rule::at_most("rows ", bound))
+    }
+
+    fn follow_up(&self) -> Option<&'static str> {
+        Some(
+            "where a column holds what may be made up: the counts around such values, and the rows that hold them",
+        )
+    }
+
+    fn names_rows(&self) -> bool {
+        self.table.is_some()
     }
 
     fn judge(&self, measured: &Measured) -> Judgement {

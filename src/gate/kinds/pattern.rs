@@ -6,6 +6,7 @@ use serde::Deserialize;
 use crate::error::Result;
 use crate::gate::catalog::Side;
 use crate::gate::fields::{SqlText, TableName};
+use crate::gate::sampling::Rule;
 use crate::gate::threshold::{Amount, AtMost};
 use crate::gate::{Ask, AuthorCheck, Judgement, Kind, Known, Measured, Needs, OnEmpty};
 use crate::source::Problem;
@@ -13,7 +14,7 @@ use crate::sql;
 use crate::sql::{AuthorSql, Ident, Literal, Sql};
 
 use super::Definition;
-use super::shared::{Nulls, RowRule, judge_rows, scope_needs};
+use super::shared::{Nulls, RowRule, judge_rows, rows_by_sample, scope_needs};
 
 /// Does the text of a column have the form it should have? `regex` is a regular expression of
 /// Postgres that matches anywhere in the text unless it is held by `^` and `$`; `like` matches the
@@ -112,8 +113,19 @@ impl Kind for Pattern {
             },
             nulls: self.nulls,
             is_join: false,
+            sample: known.sample,
+            values: known.values(table, std::slice::from_ref(&self.column))?,
         }
         .ask()
+    }
+
+    fn sampling(&self) -> Result<Rule, Problem> {
+        let bound = AtMost::new(self.at_most, self.warn_above);
+        Ok(rows_by_sample(bound, self.nulls))
+    }
+
+    fn names_rows(&self) -> bool {
+        true
     }
 
     fn judge(&self, measured: &Measured) -> Judgement {

@@ -22,7 +22,8 @@ mod matrix;
 /// not, whether it inherits or has to say SET ROLE, and what the predefined roles `pg_read_all_data`
 /// and `pg_write_all_data` give; grants on single columns count, and so do default privileges, which
 /// decide about the tables to come. An owner may do everything with what it owns, a superuser
-/// everything at all: a role of the matrix must be neither. Sequences and functions are not looked at.
+/// everything at all, and for a role with BYPASSRLS no row-level policy holds: a role of the matrix must
+/// be none of them and must not be able to become one. Sequences and functions are not looked at.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Permissions {

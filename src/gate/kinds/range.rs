@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use crate::error::Result;
 use crate::gate::fields::{Scalar, SqlText, TableName};
+use crate::gate::sampling::Rule;
 use crate::gate::threshold::{Amount, AtMost};
 use crate::gate::{Ask, Judgement, Kind, Known, Measured, Needs, OnEmpty};
 use crate::source::Problem;
@@ -12,7 +13,7 @@ use crate::sql;
 use crate::sql::{Fixed, Ident, Sql};
 
 use super::Definition;
-use super::shared::{Nulls, RowRule, judge_rows, scope_needs};
+use super::shared::{Nulls, RowRule, judge_rows, rows_by_sample, scope_needs};
 
 /// Does a column hold only values between two bounds? Numbers, dates, times and texts, these in the
 /// order of the column's collation. Both bounds belong to the range unless they are said to be
@@ -149,8 +150,19 @@ impl Kind for Range {
             holds: Sql::join(" and ", tests),
             nulls: self.nulls,
             is_join: false,
+            sample: known.sample,
+            values: known.values(table, std::slice::from_ref(&self.column))?,
         }
         .ask()
+    }
+
+    fn sampling(&self) -> Result<Rule, Problem> {
+        let bound = AtMost::new(self.at_most, self.warn_above);
+        Ok(rows_by_sample(bound, self.nulls))
+    }
+
+    fn names_rows(&self) -> bool {
+        true
     }
 
     fn judge(&self, measured: &Measured) -> Judgement {

@@ -4,8 +4,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::Result;
-use crate::gate::catalog::Side;
+use crate::gate::catalog::{ShownColumn, Side};
 use crate::gate::fields::{Scalar, SqlText, TableName};
+use crate::gate::sampling::Rule;
 use crate::gate::threshold::{Amount, AtMost};
 use crate::gate::{Ask, AuthorCheck, Judgement, Kind, Known, Measured, Needs, OnEmpty};
 use crate::source::Problem;
@@ -13,7 +14,7 @@ use crate::sql;
 use crate::sql::{Fixed, Literal, Sql};
 
 use super::Definition;
-use super::shared::{Nulls, RowRule, judge_rows, scope_needs};
+use super::shared::{Nulls, RowRule, judge_rows, rows_by_sample, scope_needs};
 
 /// Do the columns of a row go together? `left` and `right` are SQL expressions over the columns, such
 /// as `home_score + away_score` and `total`, and `op` says how they must compare. A row in which one
@@ -101,6 +102,11 @@ impl RowRelation {
         }
     }
 
+    /// The place of the check of `left` among those that the gate needs; that of `right` follows.
+    fn first_side(&self) -> usize {
+        usize::from(self.r#where.is_some())
+    }
+
     /// `home + away = total`.
     fn words(&self) -> String {
         let SqlText(left) = &self.left;
@@ -161,16 +167,42 @@ impl Kind for RowRelation {
 
     fn ask(&self, known: &Known<'_>) -> Result<Ask> {
         let (SqlText(left), SqlText(right)) = (&self.left, &self.right);
+        let table = known.catalog().relation(&self.table.0)?;
+        let mut values = known.values(table, &[])?;
+        if !values.is_named {
+            let sides = [("left", left), ("right", right)].into_iter().enumerate();
+            values.columns = sides
+                .map(|(place, (name, author))| ShownColumn {
+                    name: name.to_owned(),
+                    sql: sql!("({})", author),
+                    is_masked: known
+                        .catalog()
+                        .masks
+                        .reach(known.read_by(self.first_side() + place)),
+                })
+                .collect();
+        }
         RowRule {
-            table: known.catalog().relation(&self.table.0)?,
+            table,
             filter: self.r#where.as_ref(),
             key: &self.key,
             present: sql!("({}) is not null and ({}) is not null", left, right),
             holds: self.holds(),
             nulls: self.nulls,
             is_join: false,
+            sample: known.sample,
+            values,
         }
         .ask()
+    }
+
+    fn sampling(&self) -> Result<Rule, Problem> {
+        let bound = AtMost::new(self.at_most, self.warn_above);
+        Ok(rows_by_sample(bound, self.nulls))
+    }
+
+    fn names_rows(&self) -> bool {
+        true
     }
 
     fn judge(&self, measured: &Measured) -> Judgement {

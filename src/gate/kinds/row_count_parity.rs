@@ -8,10 +8,11 @@ use serde::Deserialize;
 use crate::error;
 use crate::gate::catalog::Side;
 use crate::gate::fields::{SqlText, TableName};
+use crate::gate::mapping::Mapping;
 use crate::gate::threshold::{Amount, Bounds, count, rows_of};
 use crate::gate::{
     Aggregate, Ask, AuthorCheck, Figure, Finding, Judgement, Kind, Known, Measured, Needs, OnEmpty,
-    Scope, Verdict,
+    Recheck, Scope, Verdict,
 };
 use crate::source::Problem;
 use crate::sql;
@@ -20,6 +21,7 @@ use crate::sql::Relation;
 use super::Definition;
 
 mod groups;
+mod mapped;
 
 /// Do two relations hold the same number of rows? One pair with `table` and `against`, or many
 /// with `map`, where on both sides several tables may stand for their sum. With `group_by` each
@@ -36,6 +38,12 @@ pub struct RowCountParity {
     /// tables, summed) it must equal.
     #[serde(default)]
     map: BTreeMap<String, OneOrMore>,
+    /// In place of these, a file that names pairs of tables, or whole schemas, from the folder of the gate
+    /// file; among gates it is called `NAME.mapping.toml`. Under `[tables]` stand `"new.games" =
+    /// "old.games"` or `"new.*" = "old.*"`, the tables under check first; `exclude = ["old.tmp_*"]` leaves
+    /// tables of whole schemas out. Each pair is held to the tolerance, and a table that only one side
+    /// has fails the gate.
+    mapping: Option<Mapping>,
     /// The configured target that the other side is read from; the same database where nothing is said.
     against_target: Option<String>,
     /// Columns that form groups, the same on both sides.
@@ -44,6 +52,10 @@ pub struct RowCountParity {
     /// How far apart the two, or each of their groups, may be: a count, or a share of the other side;
     /// 0 where nothing is said.
     tolerance: Option<Amount>,
+    /// For two databases that are not read at one moment, where what is written to one arrives at the
+    /// other later: when the sides differ, they are counted again, such as
+    /// `recheck = { times = 3, wait = "2s" }`. The report says how often, and what differed at first.
+    recheck: Option<Recheck>,
     /// Only rows of both sides for which this SQL condition holds.
     r#where: Option<SqlText>,
 }
@@ -110,6 +122,7 @@ impl RowCountParity {
             relation: known.on(&side).relation(&table.0)?.relation.clone(),
             side,
             filter: self.r#where.as_ref().map(|SqlText(author)| author.clone()),
+            sample: None,
         })
     }
 
@@ -137,12 +150,20 @@ impl Definition for RowCountParity {
 impl Kind for RowCountParity {
     fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
-        match (&self.table, &self.against, self.map.is_empty()) {
-            (Some(_), Some(_), true) | (None, None, false) => {}
-            _ => problems.push(Problem::new(
+        let one_pair = (&self.table, &self.against, self.map.is_empty());
+        match (one_pair, &self.mapping) {
+            ((Some(_), Some(_), true) | (None, None, false), None) => {}
+            (_, None) => problems.push(Problem::new(
                 "table",
-                "a `row_count_parity` gate has either `table` and `against`, or `map`",
+                "a `row_count_parity` gate has either `table` and `against`, or `map`, or `mapping`",
             )),
+            (_, Some(_)) => problems.extend(Mapping::problems([
+                ("table", self.table.is_some()),
+                ("against", self.against.is_some()),
+                ("map", !self.map.is_empty()),
+                ("group_by", !self.group_by.is_empty()),
+                ("where", self.r#where.is_some()),
+            ])),
         }
         if !self.group_by.is_empty() && !self.map.is_empty() {
             problems.push(Problem::new(
@@ -150,6 +171,10 @@ impl Kind for RowCountParity {
                 "`group_by` goes with `table` and `against`, not with `map`",
             ));
         }
+        problems.extend(Recheck::problems(
+            self.recheck,
+            self.against_target.is_some(),
+        ));
         for (table, against) in &self.map {
             if let Err(why) = summed(table) {
                 problems.push(Problem::new("map", why));
@@ -165,6 +190,9 @@ impl Kind for RowCountParity {
     }
 
     fn needs(&self) -> Needs {
+        if let Some(mapping) = &self.mapping {
+            return mapping.needs(&self.other_side());
+        }
         let mut needs = Needs::default();
         for pair in self.pairs() {
             for table in pair.tables {
@@ -186,18 +214,30 @@ impl Kind for RowCountParity {
     }
 
     fn ask(&self, known: &Known<'_>) -> error::Result<Ask> {
+        if let Some(mapping) = &self.mapping {
+            return Ok(mapped::ask(mapping, &self.other_side(), known));
+        }
         let mut ask = Ask::default();
         if let (Some(table), Some(against), false) =
             (&self.table, &self.against, self.group_by.is_empty())
         {
-            for (name, table, side) in [
-                ("table", table, Side::Main),
-                ("against", against, self.other_side()),
+            let columns = |side: &Side, table: &TableName| {
+                let info = known.on(side).relation(&table.0)?;
+                info.columns_named(&self.group_by)
+            };
+            let ours = columns(&Side::Main, table)?;
+            let theirs = columns(&self.other_side(), against)?;
+            let is_masked = ours.iter().zip(&theirs);
+            let is_masked = is_masked.map(|(own, other)| own.is_masked || other.is_masked);
+            let is_masked: Vec<bool> = is_masked.collect();
+            for (name, table, side, columns) in [
+                ("table", table, Side::Main, ours),
+                ("against", against, self.other_side(), theirs),
             ] {
-                let info = known.on(&side).relation(&table.0)?;
-                info.columns_named(&self.group_by)?;
                 let scope = self.scope(side, table, known)?;
-                ask.measures.push(groups::ask(name, &scope, &self.group_by));
+                let columns = columns.into_iter().zip(is_masked.iter().copied());
+                let columns: Vec<groups::GroupColumn<'_>> = columns.collect();
+                ask.measures.push(groups::ask(name, &scope, &columns));
             }
             return Ok(ask);
         }
@@ -227,7 +267,14 @@ impl Kind for RowCountParity {
         Ok(None)
     }
 
+    fn recheck(&self) -> Option<Recheck> {
+        self.recheck
+    }
+
     fn judge(&self, measured: &Measured) -> Judgement {
+        if self.mapping.is_some() {
+            return mapped::judge(measured, self.tolerance());
+        }
         if !self.group_by.is_empty() {
             let (table, against) = self.names();
             return groups::judge(
@@ -302,8 +349,12 @@ impl Kind for RowCountParity {
         }
     }
 
-    fn rows_acceptable(&self, _measured: &Measured, judgement: &Judgement) -> Option<u64> {
-        // The findings say where the rows are.
+    fn rows_acceptable(&self, measured: &Measured, judgement: &Judgement) -> Option<u64> {
+        // The findings say where the rows are; a table that is missing is more than its rows.
+        let mut told = measured.findings.iter();
+        if told.any(|finding| finding.is_failure) {
+            return None;
+        }
         judgement.rows_offending.filter(|rows| *rows > 0)
     }
 }

@@ -141,7 +141,7 @@ impl Kind for SchemaLayout {
         Needs {
             relations: tables.map(|table| (Side::Main, table.0.clone())).collect(),
             schemas: vec!["*".to_owned()],
-            checks: Vec::new(),
+            ..Needs::default()
         }
     }
 

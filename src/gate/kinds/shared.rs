@@ -6,10 +6,11 @@ use serde::Deserialize;
 use crate::error::Result;
 use crate::gate::catalog::{RelationInfo, Side};
 use crate::gate::fields::SqlText;
+use crate::gate::sampling::{Rule, Sample};
 use crate::gate::threshold::{AtMost, Bounds, count, rows_of};
 use crate::gate::{
     Aggregate, Ask, AuthorCheck, Evidence, Figure, Judgement, Measure, Measured, Needs, Scope,
-    Verdict,
+    Values, Verdict,
 };
 use crate::sql;
 use crate::sql::{Ident, Relation, Sql};
@@ -27,8 +28,8 @@ pub fn scope_needs(table: &Relation, filter: Option<&SqlText>) -> Needs {
         .collect();
     Needs {
         relations: vec![(Side::Main, table.clone())],
-        schemas: Vec::new(),
         checks,
+        ..Needs::default()
     }
 }
 
@@ -38,6 +39,7 @@ pub fn scope_of(table: &RelationInfo, filter: Option<&SqlText>) -> Scope {
         side: Side::Main,
         relation: table.relation.clone(),
         filter: filter.map(|SqlText(author)| author.clone()),
+        sample: None,
     }
 }
 
@@ -52,6 +54,7 @@ pub fn ask_proved(label: &str, scope: &Scope, columns: &[String], proof: String)
         label: label.to_owned(),
         side: scope.side.clone(),
         relation: scope.relation.clone(),
+        sample: None,
         filter: scope.filter.clone(),
         call: sql!("count(*)"),
         when: Some(Sql::join(" and ", present)),
@@ -129,12 +132,16 @@ pub struct RowRule<'a> {
     pub nulls: Nulls,
     /// Whether the condition reads another table, so that it stays out of a shared scan.
     pub is_join: bool,
+    /// Which blocks are read, where that is not all of them.
+    pub sample: Option<Sample>,
+    /// What is shown beside the key of an offending row.
+    pub values: Values,
 }
 
 impl RowRule<'_> {
     /// Counts the rows, those looked at, and those that offend, and names these.
     pub fn ask(self) -> Result<Ask> {
-        let scope = scope_of(self.table, self.filter);
+        let scope = scope_of(self.table, self.filter).sampled(self.sample);
         let wrong = sql!("{} and not ({})", self.present, self.holds);
         let offending = match self.nulls {
             Nulls::Ignore => wrong,
@@ -144,7 +151,8 @@ impl RowRule<'_> {
             Aggregate::count("rows", &scope, None),
             Aggregate::count("present", &scope, Some(self.present)),
         ];
-        measures.push(if self.is_join {
+        // Of a sample, only a scan by block tells what it is worth.
+        measures.push(if self.is_join && self.sample.is_none() {
             Measure::Statement {
                 labels: vec!["offending".to_owned()],
                 side: Side::Main,
@@ -161,10 +169,21 @@ impl RowRule<'_> {
         let key = self.table.row_key(self.key)?;
         Ok(Ask {
             measures,
-            evidence: vec![Evidence::rows("offending", &scope, &key, &offending)],
+            evidence: vec![
+                Evidence::rows("offending", &scope, key, &offending).showing(self.values),
+            ],
             ..Ask::default()
         })
     }
+}
+
+/// How a [`RowRule`] is judged by a sample.
+pub fn rows_by_sample(bound: AtMost, nulls: Nulls) -> Rule {
+    let checked = match nulls {
+        Nulls::Ignore => "present",
+        Nulls::Offend => "rows",
+    };
+    Rule::at_most(checked, bound)
 }
 
 /// Judges a [`RowRule`]: "10 rows GOOD" or "3 of 10 rows BAD".

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::Result;
+use crate::gate::catalog::ShownColumn;
 use crate::gate::fields::{SqlText, TableName};
 use crate::gate::threshold::{Amount, AtMost, rows_of};
 use crate::gate::{
@@ -58,7 +59,7 @@ impl Kind for Unique {
 
     fn ask(&self, known: &Known<'_>) -> Result<Ask> {
         let table = known.catalog().relation(&self.table.0)?;
-        table.columns_named(&self.columns)?;
+        let mut key = table.shown(&self.columns)?;
         let scope = scope_of(table, self.r#where.as_ref());
         // A row with a null among them is not looked at, so that an index over some of the columns
         // proves all of them, whether they may be null or not.
@@ -88,10 +89,15 @@ impl Kind for Unique {
             columns,
             aliases
         );
-        let shown = Sql::join(", ", places().map(|name| sql!("d.{}::text", name)));
+        for (column, place) in key.iter_mut().zip(places()) {
+            column.sql = sql!("d.{}", place);
+        }
+        key.push(ShownColumn {
+            name: "rows".to_owned(),
+            sql: sql!("d.n"),
+            is_masked: false,
+        });
         let order = Sql::join(", ", places().map(|name| sql!("d.{}", name)));
-        let mut labels = self.columns.clone();
-        labels.push("rows".to_owned());
         Ok(Ask {
             measures: vec![
                 Aggregate::count("rows", &scope, None),
@@ -106,18 +112,12 @@ impl Kind for Unique {
                     ),
                 },
             ],
-            evidence: vec![Evidence {
-                counted_by: "repeated".to_owned(),
-                what: None,
-                side: scope.side,
-                columns: labels,
-                sql: sql!(
-                    "select {}, d.n::text from {} order by d.n desc, {}",
-                    shown,
-                    repeated,
-                    order
-                ),
-            }],
+            evidence: vec![Evidence::new(
+                "repeated",
+                scope.side,
+                key,
+                sql!("from {} order by d.n desc, {}", repeated, order),
+            )],
             ..Ask::default()
         })
     }

@@ -11,12 +11,15 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
+use futures_util::future::{Either, select};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use testcontainers::bollard::Docker as Client;
 use testcontainers::bollard::errors::Error as ClientFailure;
 use testcontainers::bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use testcontainers::bollard::query_parameters::{
     InspectContainerOptions, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+    WaitContainerOptionsBuilder,
 };
 use testcontainers::core::client::docker_client_instance;
 use testcontainers::core::error::ClientError;
@@ -46,6 +49,9 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A single attempt; an unreachable address may never refuse.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a published port has left once the container answers on its own address.
+const GRACE: Duration = Duration::from_secs(1);
 
 const GONE_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -87,86 +93,100 @@ pub(super) async fn start(options: &ServerOptions) -> Result<Docker> {
     session.life_line = hold_life_line(&client, container.id()).await;
     let host = container.get_host().await.map_err(explain)?;
     let port = container.get_host_port_ipv4(PORT).await.map_err(explain)?;
-    let maintenance = Address::from_options(
-        PgConnectOptions::new_without_pgpass()
-            .host(&host.to_string())
-            .port(port)
-            .username("postgres")
-            .password(&password)
-            .database("postgres")
-            .ssl_mode(PgSslMode::Disable),
-    );
-    let mut docker = Docker {
-        session,
-        summary: String::new(),
-        maintenance,
+    let way = |host: &str, port| {
+        Address::from_options(
+            PgConnectOptions::new_without_pgpass()
+                .host(host)
+                .port(port)
+                .username("postgres")
+                .password(&password)
+                .database("postgres")
+                .ssl_mode(PgSslMode::Disable),
+        )
     };
-    let version = docker.wait_until_ready(&client, &log).await?;
-    docker.summary = format!("docker container of {name}, PostgreSQL {version}, data in memory");
-    Ok(docker)
+    let published = way(&host.to_string(), port);
+    let own = own_host(&client, container.id()).await;
+    let own = own.map(|host| way(&host, PORT.as_u16()));
+    let (maintenance, version) = tokio::select! {
+        answer = first_answer(published, own) => answer.map_err(|error| log.explain(error))?,
+        () = session.ended(&client) => {
+            let error = "Postgres ended in its container before it answered";
+            return Err(log
+                .explain(Error::new(ErrorKind::Engine, error))
+                .help("check the server settings and the image"));
+        }
+    };
+    Ok(Docker {
+        session,
+        summary: format!("docker container of {name}, PostgreSQL {version}, data in memory"),
+        maintenance,
+    })
 }
 
-impl Docker {
-    /// Ready is a real session; the version comes with it.
-    async fn wait_until_ready(&self, client: &Client, log: &Log) -> Result<String> {
-        let begun = Instant::now();
-        let mut pause = Duration::from_millis(10);
-        loop {
-            let last = match tokio::time::timeout(CONNECT_TIMEOUT, self.first_answer()).await {
-                Ok(Ok(version)) => return Ok(version),
-                Ok(Err(error)) => error.one_line(),
-                Err(_) => format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()),
-            };
-            if !self.is_running(client).await {
-                return Err(log
-                    .explain(Error::new(
-                        ErrorKind::Engine,
-                        "Postgres ended in its container before it answered",
-                    ))
-                    .help("check the server settings and the image"));
-            }
-            if begun.elapsed() > READY_TIMEOUT {
-                return Err(log
-                    .explain(Error::new(
-                        ErrorKind::Engine,
-                        format!(
-                            "the container runs, but its port cannot be reached from here: {last}"
-                        ),
-                    ))
-                    .help(
-                        "if Docker runs on another host or Postern runs in a container, \
-                       set DOCKER_HOST to an address whose published ports are reachable",
-                    ));
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 3 / 2).min(Duration::from_millis(100));
+/// The way that a real session is answered on, and the server's version: by the published port, or,
+/// where that leads nowhere, within the container's own network.
+async fn first_answer(published: Address, own: Option<Address>) -> Result<(Address, String)> {
+    let published = Box::pin(until_answered(published));
+    let Some(own) = own else {
+        return published.await;
+    };
+    match select(published, Box::pin(until_answered(own))).await {
+        Either::Left((Ok(answer), _)) => Ok(answer),
+        Either::Left((Err(_), own)) => own.await,
+        Either::Right((Err(_), published)) => published.await,
+        Either::Right((Ok(answer), published)) => {
+            // It is ready, so the port answers at once or not at all.
+            let preferred = tokio::time::timeout(GRACE, published).await;
+            Ok(preferred.ok().and_then(Result::ok).unwrap_or(answer))
         }
     }
+}
 
-    async fn first_answer(&self) -> Result<String> {
-        let mut session = throwaway::connect(&self.maintenance).await?;
-        let version = sqlx::query_scalar(
-            "select split_part(pg_catalog.current_setting('server_version'), ' ', 1)",
-        )
-        .fetch_one(&mut session)
-        .await
-        .map_err(|error| self.maintenance.error(&error))?;
-        throwaway::close(session).await;
-        Ok(version)
-    }
-
-    async fn is_running(&self, client: &Client) -> bool {
-        let Some(container) = &self.session.container else {
-            return false;
+async fn until_answered(way: Address) -> Result<(Address, String)> {
+    let begun = Instant::now();
+    let mut pause = Duration::from_millis(10);
+    loop {
+        let last = match tokio::time::timeout(CONNECT_TIMEOUT, version(&way)).await {
+            Ok(Ok(version)) => return Ok((way, version)),
+            Ok(Err(error)) => error.one_line(),
+            Err(_) => format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()),
         };
-        let seen = client
-            .inspect_container(container.id(), None::<InspectContainerOptions>)
-            .await;
-        match seen {
-            Ok(seen) => seen.state.and_then(|state| state.running).unwrap_or(false),
-            Err(error) => status(&error) != Some(404),
+        if begun.elapsed() > READY_TIMEOUT {
+            return Err(Error::new(
+                ErrorKind::Engine,
+                format!("the container runs, but its port cannot be reached from here: {last}"),
+            )
+            .help(
+                "if Docker runs on another host or Postern runs in a container, \
+                 set DOCKER_HOST to an address whose published ports are reachable",
+            ));
         }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 3 / 2).min(Duration::from_millis(100));
     }
+}
+
+async fn version(way: &Address) -> Result<String> {
+    let mut session = throwaway::connect(way).await?;
+    let version = sqlx::query_scalar(
+        "select split_part(pg_catalog.current_setting('server_version'), ' ', 1)",
+    )
+    .fetch_one(&mut session)
+    .await
+    .map_err(|error| way.error(&error))?;
+    throwaway::close(session).await;
+    Ok(version)
+}
+
+/// Where the container is in its own network: the way from a container beside it, and where
+/// published ports are not passed on.
+async fn own_host(client: &Client, id: &str) -> Option<String> {
+    let seen = client.inspect_container(id, None::<InspectContainerOptions>);
+    let networks = seen.await.ok()?.network_settings?.networks?;
+    let mut hosts = networks
+        .into_values()
+        .filter_map(|network| network.ip_address);
+    hosts.find(|host| !host.is_empty())
 }
 
 impl Engine for Docker {
@@ -209,9 +229,28 @@ impl Session {
         }
     }
 
+    /// Returns when the container has stopped; without one, at once.
+    async fn ended(&self, client: &Client) {
+        let Some(container) = &self.container else {
+            return;
+        };
+        let options = WaitContainerOptionsBuilder::new()
+            .condition("not-running")
+            .build();
+        // Docker itself says when; where it cannot, the answer is waited for alone.
+        let mut waited = client.wait_container(container.id(), Some(options));
+        match waited.next().await {
+            Some(Ok(_) | Err(ClientFailure::DockerContainerWaitError { .. })) => {}
+            Some(Err(error)) if status(&error) == Some(404) => {}
+            _ => std::future::pending().await,
+        }
+    }
+
     async fn remove(&mut self) -> Result<()> {
         // Once only: what this cannot remove, the next start sweeps.
         self.is_removed = true;
+        // Postgres is told to end at once; Podman would ask it to and wait.
+        self.life_line = None;
         if let Some(container) = self.container.take() {
             // The result is checked below, by label.
             let _ = container.rm().await;
@@ -221,7 +260,6 @@ impl Session {
         for (id, _) in labelled(&client, &filter).await? {
             remove(&client, &id).await?;
         }
-        self.life_line = None;
         Ok(())
     }
 }
@@ -372,13 +410,23 @@ async fn hold_life_line(client: &Client, id: &str) -> Option<Mutex<LifeLine>> {
     }
 }
 
-/// Removes the containers whose owner has certainly ended. What resists stays for the next run.
-async fn sweep(client: &Client) {
+/// Removes the containers whose owner has certainly ended, if there is Docker, and counts them.
+pub(super) async fn sweep_all() -> usize {
+    match client().await {
+        Ok(client) => sweep(&client).await,
+        Err(_) => 0,
+    }
+}
+
+/// What resists stays for the next run.
+async fn sweep(client: &Client) -> usize {
+    let mut removed = 0;
     for (id, owner) in labelled(client, OWNER).await.unwrap_or_default() {
         if Owner::parse(&owner).is_some_and(|owner| owner.is_gone()) {
-            let _ = remove(client, &id).await;
+            removed += usize::from(remove(client, &id).await.is_ok());
         }
     }
+    removed
 }
 
 /// The containers with a label, running or not, and who owns each.
@@ -388,10 +436,17 @@ async fn labelled(client: &Client, filter: &str) -> Result<Vec<(String, String)>
         .all(true)
         .filters(&filters)
         .build();
-    let found = client
-        .list_containers(Some(options))
-        .await
-        .map_err(|error| explain_ping(&error))?;
+    let begun = Instant::now();
+    let found = loop {
+        match client.list_containers(Some(options.clone())).await {
+            Ok(found) => break found,
+            // Podman's word for a container that is about to be gone is none of Docker's.
+            Err(ClientFailure::JsonDataError { .. }) if begun.elapsed() < GONE_TIMEOUT => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Err(error) => return Err(explain_ping(&error)),
+        }
+    };
     Ok(found
         .into_iter()
         .filter_map(|container| {

@@ -10,6 +10,7 @@ mod cluster;
 mod folder;
 mod place;
 pub(crate) mod shared;
+mod tcp;
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;

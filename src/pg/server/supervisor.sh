@@ -70,7 +70,8 @@ listen() {
         done
         # Whoever joins from here on sees the mark and waits. Whoever joined before it was set has
         # written a line by now or is about to; only the end of the life line means nobody.
-        : >"$folder/closing"
+        # (`:` would end this shell where the folder is gone.)
+        true >"$folder/closing" || return
         read -r _ <&3 || return
         rm -f "$folder/closing"
     done
@@ -104,7 +105,7 @@ if read -r _ && [ -z "$closing" ]; then
     # It ended by itself: Postern reads the log before it closes its end.
     if [ -z "$closing" ]; then
         echo "$status" >"$folder/ended"
-        while [ -z "$closing" ]; do wait "$listener"; done
+        while [ -z "$closing" ] && kill -0 "$listener" 2>/dev/null; do wait "$listener"; done
     fi
     kill "$listener" 2>/dev/null
 fi

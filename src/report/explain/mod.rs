@@ -4,6 +4,7 @@
 #[cfg(feature = "cli")]
 pub mod terminal;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::Error;
@@ -13,7 +14,7 @@ use crate::run::{Explanation, GateExplained, Planned, Privilege, Statement};
 use crate::source::Place;
 
 /// Everything that `explain` has to say.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ExplainReport {
     /// The version of this format: 1.
     pub version: u32,
@@ -32,7 +33,7 @@ pub struct ExplainReport {
 }
 
 /// What the explanation comes down to.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ExplainSummary {
     /// 0, or 3 when a gate cannot be evaluated.
     pub exit_code: u8,
@@ -47,7 +48,7 @@ pub struct ExplainSummary {
 }
 
 /// One statement.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct StatementReport {
     /// Its number, from 1.
     pub number: usize,
@@ -69,7 +70,7 @@ pub struct StatementReport {
 }
 
 /// One gate.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ExplainedGate {
     /// Its id.
     pub id: String,
@@ -85,6 +86,9 @@ pub struct ExplainedGate {
     pub on_empty: OnEmpty,
     /// The numbers of the statements that it asks; empty where the catalog alone answers.
     pub statements: Vec<usize>,
+    /// What it asks after an answer of these, on the same snapshot; null where that is nothing. Its
+    /// statements depend on the answer.
+    pub then: Option<String>,
     /// The statements that name offending rows, asked only when there are some.
     pub evidence: Vec<String>,
     /// What the role must be allowed to do, and whether it is.
@@ -94,7 +98,7 @@ pub struct ExplainedGate {
 }
 
 /// Why a gate cannot be evaluated.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ExplainedError {
     /// One sentence.
     pub message: String,
@@ -178,6 +182,7 @@ fn gate_report(
         defined_at: gate.place.clone(),
         on_empty: gate.on_empty,
         statements,
+        then: gate.definition.follow_up().map(str::to_owned),
         evidence: found.evidence.iter().map(|sql| mask(sql)).collect(),
         privileges: found.privileges,
         error: found.error.map(|error| error_report(&error, mask)),
@@ -191,6 +196,20 @@ fn error_report(error: &Error, mask: &dyn Fn(&str) -> String) -> ExplainedError 
         help: error.help_text().map(mask),
         rendered: mask(&error.render(false)),
     }
+}
+
+/// The JSON schema of what `explain` writes as JSON, version 1.
+pub fn schema() -> serde_json::Value {
+    let mut generator = schemars::generate::SchemaSettings::draft2020_12()
+        .for_serialize()
+        .into_generator();
+    let report = generator.subschema_for::<ExplainReport>();
+    serde_json::json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "What `postern explain` writes, version 1",
+        "anyOf": [report],
+        "$defs": generator.take_definitions(true),
+    })
 }
 
 /// The explanation as JSON, version 1.

@@ -93,6 +93,9 @@ fn facts(gate: &ExplainedGate) -> String {
         [one] => field(&mut out, "asks", &format!("statement {one}")),
         many => field(&mut out, "asks", &format!("statements {}", many.join(", "))),
     }
+    if let Some(then) = &gate.then {
+        field(&mut out, "then", then);
+    }
     for sql in &gate.evidence {
         field(&mut out, "evidence", sql);
     }

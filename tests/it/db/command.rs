@@ -41,6 +41,32 @@ fn a_command_gets_a_database_and_its_exit_code_is_passed_on(
     sandbox.assert_goes();
 }
 
+#[rstest]
+#[case::by_the_url("psql -X \"$DATABASE_URL\" -c 'table players'", Ok(()))]
+#[case::by_the_variables("test $PGHOST = 127.0.0.1 && psql -X -c 'table players'", Ok(()))]
+#[case::only_with_the_password(
+    "PGPASSWORD=wrong psql -X -c 'table players'",
+    Err("password authentication failed")
+)]
+fn a_client_without_sockets_is_given_an_address(
+    #[case] script: &str,
+    #[case] expected: Result<(), &str>,
+) {
+    let sandbox = Sandbox::new();
+    let output = sandbox
+        .command(env!("CARGO_BIN_EXE_postern"))
+        .args(["db", "--tcp", "--", "sh", "-c", script])
+        .current_dir(project().path())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    match expected {
+        Ok(()) => assert!(output.status.success(), "{told}"),
+        Err(sentence) => assert!(told.contains(sentence), "{told}"),
+    }
+    sandbox.assert_goes();
+}
+
 #[test]
 fn a_signal_goes_to_the_command_and_nothing_stays() {
     let sandbox = Sandbox::new();

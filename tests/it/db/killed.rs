@@ -112,6 +112,29 @@ fn a_server_and_its_supervisor_that_are_killed_are_replaced_and_swept() {
 }
 
 #[test]
+fn a_server_whose_folder_is_removed_ends() {
+    let sandbox = Sandbox::new();
+    // Named: nobody is there, and still it runs.
+    sandbox.postern(&["db", "--name", "dev"]);
+    let folder = sandbox.folders().pop().unwrap();
+    let number = |file: &str| {
+        let text = std::fs::read_to_string(folder.join(file)).unwrap();
+        let first = text.lines().next().unwrap();
+        nix::unistd::Pid::from_raw(first.parse().unwrap())
+    };
+    let processes = [number("supervisor"), number("data/postmaster.pid")];
+    std::fs::remove_dir_all(&folder).unwrap();
+    // Postgres itself looks for its folder once a minute. It may have been ended already.
+    let _ = nix::sys::signal::kill(processes[1], nix::sys::signal::Signal::SIGKILL);
+    let begun = Instant::now();
+    let runs = |process: &nix::unistd::Pid| nix::sys::signal::kill(*process, None).is_ok();
+    while processes.iter().any(runs) {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{processes:?}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
 fn what_a_restart_of_the_machine_leaves_confuses_nobody() {
     let sandbox = Sandbox::new();
     sandbox.child("where").told();

@@ -2,11 +2,15 @@
 //! `POSTERN_TEST_DOCKER=require` they fail.
 #![cfg(all(unix, feature = "docker"))]
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use postern::pg::{EngineChoice, Server, ServerOptions};
+use rstest::rstest;
 use testcontainers::bollard::Docker;
+use testcontainers::bollard::errors::Error;
+use testcontainers::bollard::models::ContainerSummary;
 use testcontainers::bollard::query_parameters::ListContainersOptionsBuilder;
 
 use super::{number, owner, owner_with, run};
@@ -40,29 +44,42 @@ async fn containers(label: &str) -> Vec<String> {
         .all(true)
         .filters(&filters)
         .build();
-    let found = client.list_containers(Some(options)).await.unwrap();
+    let found = loop {
+        match client.list_containers(Some(options.clone())).await {
+            // Podman's word for a container that is about to be gone is none of Docker's.
+            Err(Error::JsonDataError { .. }) => {}
+            found => break found.unwrap(),
+        }
+    };
     found
         .into_iter()
         .filter_map(|container| container.id)
         .collect()
 }
 
-/// The container that publishes the server's port.
 async fn container_of(server: &Server) -> String {
+    let options = server.maintenance().options();
+    container_at(options.get_host(), options.get_port()).await
+}
+
+/// The container that publishes this port, or has this address.
+async fn container_at(host: &str, port: u16) -> String {
     let client = Docker::connect_with_defaults().unwrap();
-    let port = server.maintenance().options().get_port();
     let found = client
         .list_containers(None::<testcontainers::bollard::query_parameters::ListContainersOptions>)
         .await
         .unwrap();
-    found
-        .into_iter()
-        .find(|container| {
-            let ports = container.ports.as_deref().unwrap_or_default();
-            ports
-                .iter()
-                .any(|binding| binding.public_port == Some(port))
-        })
+    let is_it = |container: &ContainerSummary| {
+        let ports = container.ports.as_deref().unwrap_or_default();
+        let networks = container.network_settings.iter();
+        let mut networks = networks.flat_map(|settings| settings.networks.iter().flatten());
+        ports
+            .iter()
+            .any(|binding| binding.public_port == Some(port))
+            || networks.any(|(_, network)| network.ip_address.as_deref() == Some(host))
+    };
+    let container = found.into_iter().find(is_it);
+    container
         .and_then(|container| container.id)
         .expect("a running server has its container")
 }
@@ -111,6 +128,28 @@ async fn a_container_serves_databases_and_goes_when_stopped() {
             .unwrap();
     assert_eq!((fsync.as_str(), data.as_str()), ("off", "/postern/data"));
     server.stop().await.unwrap();
+    assert!(!exists(&id).await);
+}
+
+#[tokio::test]
+async fn the_container_of_a_command_goes_before_its_exit_code_is_told() {
+    if server().await.is_none() {
+        return;
+    }
+    let mut process = std::process::Command::new(env!("CARGO_BIN_EXE_postern"))
+        .args(["db", "--engine", "docker", "--", "sh", "-c"])
+        .arg("echo $PGHOST $PGPORT; read -r line; exit 7")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut told = BufReader::new(process.stdout.take().unwrap());
+    told.read_line(&mut line).unwrap();
+    let (host, port) = line.trim().split_once(' ').unwrap();
+    let id = container_at(host, port.parse().unwrap()).await;
+    drop(process.stdin.take());
+    assert_eq!(process.wait().unwrap().code(), Some(7));
     assert!(!exists(&id).await);
 }
 
@@ -187,8 +226,11 @@ pub(super) async fn tell_container() -> Server {
     server
 }
 
+#[rstest]
+#[case::by_the_next_start(false)]
+#[case::by_the_command(true)]
 #[tokio::test]
-async fn a_container_of_a_dead_owner_is_swept_by_the_next_start() {
+async fn a_container_of_a_dead_owner_is_swept(#[case] is_by_command: bool) {
     let Some(server) = server().await else { return };
     let id = container_of(&server).await;
     let client = Docker::connect_with_defaults().unwrap();
@@ -218,10 +260,15 @@ async fn a_container_of_a_dead_owner_is_swept_by_the_next_start() {
         .unwrap()
         .id;
     assert!(exists(&left).await);
-    let next = Server::start(&options()).await.unwrap();
+    if is_by_command {
+        let mut sweep = std::process::Command::new(env!("CARGO_BIN_EXE_postern"));
+        assert!(sweep.args(["db", "sweep"]).status().unwrap().success());
+    } else {
+        let next = Server::start(&options()).await.unwrap();
+        next.stop().await.unwrap();
+    }
     assert!(!exists(&left).await, "the dead owner's container is swept");
     assert!(exists(&id).await, "a living owner's container is not");
-    next.stop().await.unwrap();
     server.stop().await.unwrap();
 }
 

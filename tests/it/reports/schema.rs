@@ -1,12 +1,12 @@
-//! JSON against `reports/report.v1.schema.json`: the keywords that schema uses, and no others.
+//! JSON against the schemas of this repository: the keywords that they use, and no others.
 //!
 //! Stricter than a reader has to be: a field that the schema does not know is an error.
 
 use serde_json::Value;
 
-/// Every difference, with its place; empty when the value is valid.
-pub fn errors(reference: &str, value: &Value) -> Vec<String> {
-    let text = std::fs::read_to_string("reports/report.v1.schema.json").unwrap();
+/// Every difference from a part of a schema file, with its place; empty when the value is valid.
+pub fn errors(file: &str, reference: &str, value: &Value) -> Vec<String> {
+    let text = std::fs::read_to_string(file).unwrap();
     let checker = Checker {
         root: serde_json::from_str(&text).unwrap(),
     };
@@ -38,11 +38,20 @@ impl Checker {
             let mut wrong = |why: String| errors.push(format!("{at}: {why}"));
             let rules = || rule.as_array().unwrap().iter();
             match keyword.as_str() {
-                "description" | "title" | "format" | "examples" | "default" => {}
+                "description" | "title" | "format" | "examples" | "default"
+                | "contentMediaType" | "$schema" | "$defs" => {}
                 "$ref" => self.check(self.resolve(rule.as_str().unwrap()), value, at, errors),
-                "anyOf" | "oneOf" => {
+                "anyOf" => {
                     if !rules().any(|choice| self.is_valid(choice, value)) {
                         wrong("none of the choices".to_owned());
+                    }
+                }
+                "oneOf" => {
+                    let fitting = rules().filter(|choice| self.is_valid(choice, value));
+                    match fitting.count() {
+                        0 => wrong("none of the choices".to_owned()),
+                        1 => {}
+                        _ => wrong("more than one of the choices".to_owned()),
                     }
                 }
                 "enum" => {
@@ -92,8 +101,33 @@ impl Checker {
                     for (name, value) in value.as_object().into_iter().flatten() {
                         match rule.get(name) {
                             Some(rule) => self.check(rule, value, &format!("{at}/{name}"), errors),
+                            None if schema
+                                .get("additionalProperties")
+                                .is_some_and(Value::is_object) => {}
                             None => errors.push(format!("{at}: `{name}` is not in the schema")),
                         }
+                    }
+                }
+                // What `properties` does not know is refused there.
+                "additionalProperties" if rule.is_boolean() => {}
+                "additionalProperties" => {
+                    let known = schema.get("properties").unwrap_or(&Value::Null);
+                    for (name, value) in value.as_object().into_iter().flatten() {
+                        if known.get(name).is_none() {
+                            self.check(rule, value, &format!("{at}/{name}"), errors);
+                        }
+                    }
+                }
+                "pattern" => {
+                    let pattern = regex::Regex::new(rule.as_str().unwrap()).unwrap();
+                    if value.as_str().is_some_and(|text| !pattern.is_match(text)) {
+                        wrong(format!("not of the form {rule}"));
+                    }
+                }
+                "minLength" => {
+                    let length = value.as_str().map(|text| text.chars().count() as u64);
+                    if length.is_some_and(|length| length < rule.as_u64().unwrap()) {
+                        wrong(format!("shorter than {rule}"));
                     }
                 }
                 "items" => {

@@ -34,6 +34,17 @@ pub(super) async fn sleeper(session: &mut PgConnection, database: &str) -> i32 {
     }
 }
 
+/// Whether that session of a gate still sleeps.
+pub(super) async fn sleeps(session: &mut PgConnection, pid: i32) -> bool {
+    sqlx::query_scalar(
+        "select exists (select from pg_stat_activity where pid = $1 and wait_event = 'PgSleep')",
+    )
+    .bind(pid)
+    .fetch_one(session)
+    .await
+    .unwrap()
+}
+
 /// Starts a check whose output is kept.
 pub(super) fn start(project: &Project, address: &Address, more: &[&str]) -> Child {
     let mut command = project.postern(&["check", "--url", &address.to_secret_url()]);
@@ -126,4 +137,75 @@ async fn a_table_that_is_locked_is_not_waited_for_for_ever() {
         ]
     );
     lock.rollback().await.unwrap();
+}
+
+/// Answers every connection as a server that is starting up, so many times; then hands them on to the socket.
+fn starting_up(socket: std::path::PathBuf, times: usize) -> u16 {
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::os::unix::net::UnixStream;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for (index, client) in listener.incoming().enumerate() {
+            let mut client: TcpStream = client.unwrap();
+            if index < times {
+                let mut startup = [0; 8];
+                client.read_exact(&mut startup).unwrap();
+                let fields = b"SFATAL\0VFATAL\0C57P03\0Mthe database system is starting up\0\0";
+                let length = u32::try_from(fields.len() + 4).unwrap().to_be_bytes();
+                client
+                    .write_all(&[b"E", &length[..], fields].concat())
+                    .unwrap();
+                client.shutdown(Shutdown::Write).unwrap();
+                // Until the other side has gone: what it sent must not turn the end into a reset.
+                let _ = std::io::copy(&mut client, &mut std::io::sink());
+                continue;
+            }
+            let mut server = UnixStream::connect(&socket).unwrap();
+            let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut from, &mut to);
+                let _ = to.shutdown(Shutdown::Write);
+            });
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut server, &mut client);
+                let _ = client.shutdown(Shutdown::Write);
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_server_that_is_starting_up_is_waited_for() {
+    let (database, _) = sessions().await;
+    let options = database.address().options();
+    let socket = options.get_socket().unwrap();
+    let socket = socket.join(format!(".s.PGSQL.{}", options.get_port()));
+    let port = starting_up(socket, 2);
+    let project = Project::new(&[("gates/g.toml", TEN)]);
+    let name = database.name();
+    let url = format!("postgres://postgres@127.0.0.1:{port}/{name}?sslmode=disable");
+    let said = project.run(&["check", "--url", &url, "--format", "json"]);
+    assert_eq!(said.told(), ["ten passed"], "{}", said.all());
+}
+
+#[tokio::test]
+async fn a_server_that_never_comes_up_is_given_up() {
+    let port = starting_up("/nowhere".into(), usize::MAX);
+    let address = Address::parse(&format!(
+        "postgres://postgres@127.0.0.1:{port}/x?sslmode=disable"
+    ));
+    let limits = postern::pg::Limits {
+        connect: Duration::from_millis(300),
+        ..postern::pg::Limits::default()
+    };
+    let error = postern::pg::Session::open(&address.unwrap(), &limits, "").await;
+    let told = error.unwrap_err().render(false);
+    assert!(
+        told.contains("the database system is starting up"),
+        "{told}"
+    );
+    assert!(told.contains("it was waited for 0.3s"), "{told}");
 }

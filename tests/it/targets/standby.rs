@@ -4,13 +4,15 @@ use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use postern::pg::{Address, Server};
 use sqlx::postgres::PgConnection;
 
-use crate::project::Project;
+use crate::project::{Project, Said};
 
+use super::midrun::{sleeper, sleeps, start};
 use super::{ELEVEN, TEN, guarded, hand, shop};
 
 /// A standby of a server; gone when dropped, and when this process ends in whatever way.
@@ -21,6 +23,7 @@ struct Standby {
 
 impl Standby {
     fn of(primary: &Server) -> Self {
+        static MADE: AtomicU32 = AtomicU32::new(0);
         let programs = std::fs::read_dir("/usr/lib/postgresql")
             .into_iter()
             .flatten()
@@ -34,14 +37,16 @@ impl Standby {
             .find(|bin| bin.join("pg_basebackup").exists() && bin.join("postgres").exists())
             .expect("the primary runs from programs of this machine");
         let socket = primary.maintenance().options().get_socket().unwrap();
-        let folder = std::env::temp_dir().join(format!("postern-standby-{}", std::process::id()));
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("postern-standby-{}-{number}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
         // The whole life of the standby is one shell: it ends with its standard input.
         let script = r#"
             umask 077
             mkdir "$2" || exit
             "$1/pg_basebackup" -h "$3" -U postgres -D "$2/data" -R -X stream -c fast --no-sync || exit
             "$1/postgres" -D "$2/data" -k "$2" -c listen_addresses= -c fsync=off -c hot_standby=on \
-                -c autovacuum=off >"$2/log" 2>&1 </dev/null &
+                -c autovacuum=off -c max_standby_streaming_delay=0 -c hot_standby_feedback=off >"$2/log" 2>&1 </dev/null &
             echo started
             read -r _
             kill -QUIT $!
@@ -101,7 +106,8 @@ impl Drop for Standby {
 
 /// Waits until the standby has replayed everything that the primary has written.
 async fn catch_up(primary: &mut PgConnection, standby: &mut PgConnection) {
-    let written: String = sqlx::query_scalar("select pg_current_wal_insert_lsn()::text")
+    // Where a record ends, the standby gets to: where the next one would begin may lie behind the head of a page.
+    let written: String = sqlx::query_scalar("select pg_logical_emit_message(true, '', '')::text")
         .fetch_one(primary)
         .await
         .unwrap();
@@ -174,5 +180,136 @@ async fn a_hot_standby_is_checked_as_it_replays_and_the_report_says_so() {
             .stdout
             .contains(r#"name="hot_standby" value="true""#)
     );
+    drop(standby);
+}
+
+/// Sleeps as long as the tenth game is there.
+const SLEEPS: &str = "[[gate]]\nid='sleeps'\nkind='sql'\n\
+    query='select id, pg_sleep(3600) from s.games where id = 10'\n";
+const NINE: &str = "[[gate]]\nid='nine'\nkind='row_count'\ntable='s.games'\nequals=9\n";
+
+/// A check of a standby, from which the primary takes the snapshot while a gate sleeps on it.
+async fn in_conflict(more: &[&str]) -> Said {
+    let server = guarded().await;
+    let database = shop(server, "").await;
+    let mut primary = hand(database.address()).await;
+    let standby = Standby::of(server);
+    let (address, mut session) = standby.session(database.name()).await;
+    catch_up(&mut primary, &mut session).await;
+    let project = Project::new(&[("gates/g.toml", &[NINE, SLEEPS].concat())]);
+    let child = start(&project, &address, &[&["--format", "json"], more].concat());
+    let asleep = sleeper(&mut session, database.name()).await;
+    sqlx::raw_sql("delete from s.games where id = 10")
+        .execute(&mut primary)
+        .await
+        .unwrap();
+    catch_up(&mut primary, &mut session).await;
+    // What the snapshot still sees is removed, and a standby without patience lets no query hold that up. A vacuum
+    // leaves a page alone that a checkpoint has in hand: the next one finds it free.
+    let begun = Instant::now();
+    while sleeps(&mut session, asleep).await {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no conflict");
+        for text in ["vacuum s.games", "select pg_switch_wal()"] {
+            sqlx::raw_sql(text).execute(&mut primary).await.unwrap();
+        }
+        catch_up(&mut primary, &mut session).await;
+    }
+    let said = Said::of(&child.wait_with_output().unwrap());
+    drop(standby);
+    said
+}
+
+#[tokio::test]
+async fn a_snapshot_that_the_standby_takes_back_costs_no_gate() {
+    let said = in_conflict(&[]).await;
+    assert_eq!(
+        said.told(),
+        ["nine passed", "sleeps passed"],
+        "{}",
+        said.all()
+    );
+    assert_eq!(said.code, Some(0));
+    let notes = said.json()["notes"].to_string();
+    for told in [notes.as_str(), said.stderr.as_str()] {
+        assert!(told.contains("evaluated anew, on a new snapshot"), "{told}");
+        assert!(told.contains("conflict with recovery"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn without_patience_a_conflict_is_an_error() {
+    let said = in_conflict(&["--retries", "0", "--connections", "1"]).await;
+    assert_eq!(said.code, Some(3), "{}", said.all());
+    let told = said.told();
+    assert_eq!(told[1], "sleeps errored 40001", "{}", said.all());
+    assert!(said.json()["notes"].as_array().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn parity_with_a_standby_waits_for_what_it_has_not_replayed() {
+    let server = guarded().await;
+    let database = shop(server, "create table s.t as table s.games").await;
+    let mut primary = hand(database.address()).await;
+    let standby = Standby::of(server);
+    let (address, mut session) = standby.session(database.name()).await;
+    catch_up(&mut primary, &mut session).await;
+    let set = async |session: &mut PgConnection, text: &'static str| {
+        sqlx::raw_sql(text).execute(session).await.unwrap();
+    };
+    set(&mut session, "select pg_wal_replay_pause()").await;
+    set(&mut primary, "insert into s.t values (11), (12)").await;
+    // The log of the primary ends at the head of a page, behind which nothing comes by itself.
+    set(&mut primary, "select pg_switch_wal()").await;
+    let gates = |recheck: &str| {
+        let gate = |kind: &str, more: &str| {
+            format!(
+                "[[gate]]\nid='{kind}'\nkind='{kind}'\ntable='s.t'\nagainst='s.t'\n\
+                 against_target='standby'\nrecheck={recheck}\n{more}"
+            )
+        };
+        gate("row_count_parity", "") + &gate("content_parity", "key=['id']\n")
+    };
+    let patient = Project::new(&[("gates/g.toml", &gates("{times=1, wait='1200s'}"))]);
+    let hasty = Project::new(&[("gates/g.toml", &gates("{times=1, wait='1ms'}"))]);
+    let url = database.address().to_secret_url();
+    let other = format!("standby={}", address.to_secret_url());
+    let check = move |project: &Project| {
+        let arguments = [
+            "check", "--url", &url, "--other", &other, "--format", "json",
+        ];
+        project.run(&arguments)
+    };
+    let said = check(&hasty);
+    let failed = ["row_count_parity failed", "content_parity failed"];
+    assert_eq!(said.told(), failed, "{}", said.all());
+    // It is resumed once the check waits for it, and the check ends before its time: 1200 s would
+    // outlast every patience.
+    let begun = Instant::now();
+    let resume = async {
+        let waits = "select count(*) from pg_stat_activity \
+            where application_name = 'postern' and query like '%pg_last_wal_replay_lsn%'";
+        loop {
+            let waiting: i64 = sqlx::query_scalar(waits)
+                .fetch_one(&mut session)
+                .await
+                .unwrap();
+            if waiting > 0 {
+                break;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "nobody waits");
+            tokio::task::yield_now().await;
+        }
+        set(&mut session, "select pg_wal_replay_resume()").await;
+    };
+    let run = tokio::task::spawn_blocking(move || check(&patient));
+    let (said, ()) = tokio::join!(run, resume);
+    let said = said.unwrap();
+    let passed = ["row_count_parity passed", "content_parity passed"];
+    assert_eq!(said.told(), passed, "{}", said.all());
+    let message = said.json()["gates"][1]["message"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!(message, "12 rows equal on both sides; re-checked once");
     drop(standby);
 }

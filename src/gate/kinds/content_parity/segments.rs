@@ -1,7 +1,9 @@
-//! What each side is asked: the sum of its row hashes, sums of row hashes by segment, rows of some segments, columns of some rows.
+//! What each side is asked: the sum of its row hashes, sums of row hashes by segment, rows of some
+//! segments, columns of some rows.
 
 use crate::gate::catalog::Column;
-use crate::gate::{Aggregate, Measure, Scope};
+use crate::gate::mask;
+use crate::gate::{Aggregate, Ask, Finding, Measure, Measured, Scope};
 use crate::sql;
 use crate::sql::{Ident, Literal, Sql};
 
@@ -15,19 +17,32 @@ pub(super) const ROWS_TABLE: &str = "rows table";
 pub(super) const ROWS_AGAINST: &str = "rows against";
 pub(super) const COLUMNS_TABLE: &str = "columns table";
 pub(super) const COLUMNS_AGAINST: &str = "columns against";
+const LEAST: &str = "least key ";
+const GREATEST: &str = "greatest key ";
+/// Said where segments are made of the hashes of keys, not of the keys.
+const BY_HASH: &str = "segments by hash";
 
-/// A power of two less one: the bits of a row's hash that say its segment.
-const SEGMENT_BITS: u32 = 4095;
+/// How many segments there are; a power of two.
+pub(super) const SEGMENTS: u32 = 4096;
+/// More stretches of keys than this are not asked for one by one.
+const STRETCHES_MAX: usize = 64;
+/// The segment of rows whose key is null.
+const NULL_SEGMENT: i64 = -1;
 
 /// Two relations and how they are compared.
 pub(super) struct Compared {
     pub(super) table: Half,
     pub(super) against: Half,
-    pub(super) key: Vec<String>,
+    /// A column of the key here, and the one of the same name there.
+    pub(super) key: Vec<(Column, Column)>,
     /// A column here, and the one of the same name there.
     pub(super) columns: Vec<(Column, Column)>,
     /// Whether both servers hash alike.
     pub(super) is_native: bool,
+    /// Whether the key is one indexed whole number on both sides.
+    pub(super) is_ranged: bool,
+    /// What is not compared.
+    pub(super) told: Option<Finding>,
 }
 
 /// One of the two.
@@ -36,13 +51,58 @@ pub(super) struct Half {
 }
 
 impl Half {
-    fn ask(&self, label: &str, sql: Sql) -> Measure {
+    fn ask(&self, labels: Vec<String>, sql: Sql) -> Measure {
         Measure::Statement {
-            labels: vec![label.to_owned()],
+            labels,
             side: self.scope.side.clone(),
             about: self.scope.relation.clone(),
             sql,
         }
+    }
+}
+
+/// Which rows make a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Division {
+    /// Those whose keys have hashes with the same last bits.
+    Hash,
+    /// Those whose keys lie in one stretch of this width, the first of which begins here.
+    Range { least: i64, width: i64 },
+}
+
+/// Whether segments are made of the hashes of keys.
+pub(super) fn is_by_hash(measured: &Measured) -> bool {
+    measured.has(BY_HASH)
+}
+
+impl Division {
+    /// Stretches between the least and the greatest key of both sides, once these were asked for.
+    fn of(measured: &Measured) -> Option<Self> {
+        if is_by_hash(measured) {
+            return Some(Division::Hash);
+        }
+        let ends = |of: &str| -> Option<Vec<i64>> {
+            let sides = [TABLE, AGAINST].map(|side| format!("{of}{side}"));
+            let asked = sides.iter().filter(|label| measured.has(label));
+            let texts: Vec<Option<&str>> = asked.map(|label| measured.text(label)).collect();
+            let ends = texts.iter().flatten().map(|text| {
+                text.parse()
+                    .expect("a whole number was asked for, and came as one")
+            });
+            (!texts.is_empty()).then(|| ends.collect())
+        };
+        let (least, greatest) = (ends(LEAST)?, ends(GREATEST)?);
+        let (Some(least), Some(greatest)) = (least.iter().min(), greatest.iter().max()) else {
+            return Some(Division::Hash);
+        };
+        let span = i128::from(*greatest) - i128::from(*least);
+        let width = i64::try_from(span).map(|span| span / i64::from(SEGMENTS) + 1);
+        // Wider than a bigint: Postgres could not subtract them.
+        let division = width.map_or(Division::Hash, |width| Division::Range {
+            least: *least,
+            width,
+        });
+        Some(division)
     }
 }
 
@@ -51,7 +111,7 @@ impl Compared {
     /// the rows. Other gates on the table share the scan.
     pub(super) fn totals(&self) -> Vec<Measure> {
         let of = |name: &str, half: &Half| {
-            let sum = sql!("sum({})", self.hash());
+            let sum = sql!("sum({})", self.hash(&self.columns));
             [
                 Aggregate::count(format!("{COUNT}{name}"), &half.scope, None),
                 Aggregate::call(format!("{SUM}{name}"), &half.scope, sum, None),
@@ -62,21 +122,62 @@ impl Compared {
         vec![count, sum, other_count, other_sum]
     }
 
-    /// How many rows of which hash each segment of each side holds.
-    pub(super) fn segments(&self) -> Vec<Measure> {
-        // `offset 0`: the hash is computed once, and the planner, which knows nothing of it, groups by
-        // hashing instead of sorting every row.
-        let ask = |label, half: &Half| {
+    /// How many rows of which hash each segment of each side holds; before that, where segments are
+    /// stretches of keys, which keys there are.
+    pub(super) fn segments(&self, measured: &Measured) -> Ask {
+        match (Division::of(measured), self.is_ranged) {
+            (Some(division), _) => Ask {
+                measures: self.sums(division),
+                ..Ask::default()
+            },
+            (None, true) => Ask {
+                measures: self.ends(),
+                ..Ask::default()
+            },
+            (None, false) => self.segments_by_hash(),
+        }
+    }
+
+    /// The same, however the keys lie.
+    pub(super) fn segments_by_hash(&self) -> Ask {
+        Ask {
+            measures: self.sums(Division::Hash),
+            known: vec![(BY_HASH.to_owned(), 1)],
+            ..Ask::default()
+        }
+    }
+
+    /// The least and the greatest key of each side.
+    fn ends(&self) -> Vec<Measure> {
+        let of = |name: &str, half: &Half| {
+            let labels = vec![format!("{LEAST}{name}"), format!("{GREATEST}{name}")];
+            let key = self.ranged_key();
             let sql = sql!(
-                "select coalesce(json_agg(json_build_array(g.b, g.n, g.s::text)), '[]')::text from \
-                 (select h & {} as b, count(*) as n, sum(h) as s from \
-                 (select {} as h from {} where {} offset 0) r group by 1) g",
-                SEGMENT_BITS,
-                self.hash(),
+                "select min({})::text, max({})::text from {} where {}",
+                key,
+                key,
                 half.scope.relation,
                 half.scope.condition(None)
             );
-            half.ask(label, sql)
+            half.ask(labels, sql)
+        };
+        vec![of(TABLE, &self.table), of(AGAINST, &self.against)]
+    }
+
+    fn sums(&self, division: Division) -> Vec<Measure> {
+        // `offset 0`: the hash is computed once, and the planner, which knows nothing of it, groups by
+        // hashing instead of sorting every row.
+        let ask = |label: &str, half: &Half| {
+            let sql = sql!(
+                "select coalesce(json_agg(json_build_array(g.b, g.n, g.s::text)), '[]')::text from \
+                 (select r.b, count(*) as n, sum(r.h) as s from \
+                 (select {} as b, {} as h from {} where {} offset 0) r group by 1) g",
+                self.segment(division),
+                self.hash(&self.columns),
+                half.scope.relation,
+                half.scope.condition(None)
+            );
+            half.ask(vec![label.to_owned()], sql)
         };
         vec![
             ask(SEGMENTS_TABLE, &self.table),
@@ -84,21 +185,75 @@ impl Compared {
         ]
     }
 
-    /// Key and hash of every row of these segments, of both sides.
-    pub(super) fn rows(&self, segments: &[u32]) -> Vec<Measure> {
-        let segments = Sql::join(", ", segments.iter().copied());
-        let ask = |label, half: &Half| {
+    /// The segment of a row.
+    fn segment(&self, division: Division) -> Sql {
+        match division {
+            Division::Hash => sql!("{} & {}", self.hash(&self.key), SEGMENTS - 1),
+            Division::Range { least, width } => sql!(
+                "coalesce(({}::bigint - ({})::bigint) / {}, {})",
+                self.ranged_key(),
+                least,
+                width,
+                NULL_SEGMENT
+            ),
+        }
+    }
+
+    fn ranged_key(&self) -> Ident {
+        let (own, _) = self.key.first().expect("a key has a column");
+        Ident::new(own.name.clone())
+    }
+
+    /// Whether a row is in one of these segments, in words that an index on the key can follow.
+    fn is_within(&self, division: Division, segments: &[i64]) -> Sql {
+        let listed = || {
+            let list = Sql::join(", ", segments.iter().copied());
+            sql!("({}) in ({})", self.segment(division), list)
+        };
+        let Division::Range { least, width } = division else {
+            return listed();
+        };
+        // Neighbours are one stretch, from one segment to before another.
+        let mut stretches: Vec<(i64, i64)> = Vec::new();
+        for segment in segments.iter().filter(|segment| **segment >= 0) {
+            match stretches.last_mut() {
+                Some((_, end)) if *end == *segment => *end += 1,
+                _ => stretches.push((*segment, segment + 1)),
+            }
+        }
+        if stretches.len() > STRETCHES_MAX {
+            return listed();
+        }
+        let start_of = |segment: i64| {
+            let start = i128::from(least) + i128::from(segment) * i128::from(width);
+            start.min(i128::from(i64::MAX) + 1)
+        };
+        let key = self.ranged_key();
+        let stretches = stretches.into_iter().map(|(first, end)| {
+            let last = i64::try_from(start_of(end) - 1).expect("bounded by the greatest bigint");
+            let first = i64::try_from(start_of(first)).expect("a segment begins at a key or below");
+            sql!("{} between ({})::bigint and ({})::bigint", key, first, last)
+        });
+        let nulls = segments.contains(&NULL_SEGMENT);
+        let nulls = nulls.then(|| sql!("{} is null", key));
+        Sql::join(" or ", stretches.chain(nulls))
+    }
+
+    /// The hash of the key, the key, and the hash of every row of these segments, of both sides.
+    pub(super) fn rows(&self, measured: &Measured, segments: &[i64]) -> Vec<Measure> {
+        let division = Division::of(measured).expect("segments were asked for before their rows");
+        let is_within = self.is_within(division, segments);
+        let ask = |label: &str, half: &Half| {
             let sql = sql!(
-                "select coalesce(json_agg(json_build_array(r.k, r.h::text)), '[]')::text from \
-                 (select {} as k, {} as h from {} where {}) r where (r.h & {}) in ({})",
+                "select coalesce(json_agg(json_build_array(r.i::text, r.k, r.h::text)), '[]')::text from \
+                 (select {} as i, {} as k, {} as h from {} where {}) r",
+                self.hash(&self.key),
                 self.name(),
-                self.hash(),
+                self.hash(&self.columns),
                 half.scope.relation,
-                half.scope.condition(None),
-                SEGMENT_BITS,
-                segments
+                half.scope.condition(Some(&is_within))
             );
-            half.ask(label, sql)
+            half.ask(vec![label.to_owned()], sql)
         };
         vec![
             ask(ROWS_TABLE, &self.table),
@@ -106,28 +261,31 @@ impl Compared {
         ]
     }
 
-    /// The hash of each column of these rows, of both sides, by the column's name.
-    pub(super) fn values(&self, keys: &[String]) -> Vec<Measure> {
-        let keys = Sql::join(", ", keys.iter().map(|key| Literal(key)));
+    /// The hash of the key, and the hash of each column by its name, of the rows with these keys, of
+    /// both sides.
+    pub(super) fn values(&self, keys: &[(String, Key)]) -> Vec<Measure> {
+        let hashes = Sql::join(", ", keys.iter().map(|(hash, _)| Literal(hash)));
         let names = self.columns.iter().map(|(own, _)| Literal(&own.name));
         let names = Sql::join(", ", names);
-        let hashes = self.columns.iter().map(|pair| {
-            let value = self.value(pair);
-            sql!("coalesce(md5({}::text), 'null')", value)
+        let values = self.columns.iter().map(|pair| match is_masked(pair) {
+            true => sql!("coalesce({}, 'null')", mask::stand_in(&self.value(pair))),
+            false => sql!("({})::text", self.hash(std::slice::from_ref(pair))),
         });
-        let hashes = Sql::join(", ", hashes);
-        let ask = |label, half: &Half| {
+        let values = Sql::join(", ", values);
+        let is_one = Sql::join(" or ", keys.iter().map(|(_, key)| self.is_key(key)));
+        let ask = |label: &str, half: &Half| {
             let sql = sql!(
-                "select coalesce(json_agg(json_build_array(r.k, r.n, r.v)), '[]')::text from \
-                 (select {} as k, array[{}]::text[] as n, array[{}]::text[] as v from {} where {}) r where r.k in ({})",
-                self.name(),
+                "select coalesce(json_agg(json_build_array(r.i, r.n, r.v)), '[]')::text from \
+                 (select {}::text as i, array[{}]::text[] as n, array[{}]::text[] as v from {} where {}) r \
+                 where r.i in ({})",
+                self.hash(&self.key),
                 names,
-                hashes,
+                values,
                 half.scope.relation,
-                half.scope.condition(None),
-                keys
+                half.scope.condition(Some(&is_one)),
+                hashes
             );
-            half.ask(label, sql)
+            half.ask(vec![label.to_owned()], sql)
         };
         vec![
             ask(COLUMNS_TABLE, &self.table),
@@ -135,18 +293,40 @@ impl Compared {
         ]
     }
 
-    /// The key of a row as a JSON array of texts under their names, in one text.
-    fn name(&self) -> Sql {
-        let parts = self
-            .key
-            .iter()
-            .map(|name| sql!("{}, {}::text", Literal(name), Ident::new(name.clone())));
-        sql!("json_build_object({})::text", Sql::join(", ", parts))
+    /// Whether a row may have this key, in words that an index on the key can follow; its hash says
+    /// whether it has.
+    fn is_key(&self, key: &Key) -> Sql {
+        let parts = self.key.iter().zip(key).map(|(pair, (_, value))| {
+            let name = Ident::new(pair.0.name.clone());
+            let is_cut = |value: &str| value.chars().count() > mask::CHARACTERS_MAX as usize;
+            match value {
+                // Not the value itself.
+                _ if is_masked(pair) => sql!("true"),
+                Some(value) if is_cut(value) => sql!("true"),
+                None => sql!("{} is null", name),
+                Some(value) if self.is_native && is_plain(pair) => {
+                    sql!("{} = {}", name, Literal(value))
+                }
+                Some(value) => sql!("{}::text = {}", name, Literal(value)),
+            }
+        });
+        sql!("({})", Sql::join(" and ", parts))
     }
 
-    fn hash(&self) -> Sql {
-        let values = self.columns.iter().map(|pair| self.value(pair));
-        let values = Sql::join(", ", values);
+    /// The key of a row: its columns' names and values as text, as a JSON array in one text.
+    fn name(&self) -> Sql {
+        let parts = self.key.iter().map(|pair| {
+            let (own, other) = pair;
+            let value = sql!("{}", Ident::new(own.name.clone()));
+            let longer = if mask::is_short(own) { other } else { own };
+            let name = mask::named(&value, longer, is_masked(pair));
+            sql!("json_build_array({}, {})", Literal(&own.name), name)
+        });
+        sql!("json_build_array({})::text", Sql::join(", ", parts))
+    }
+
+    fn hash(&self, columns: &[(Column, Column)]) -> Sql {
+        let values = Sql::join(", ", columns.iter().map(|pair| self.value(pair)));
         if self.is_native {
             sql!("hash_record_extended(row({}), 0)", values)
         } else {
@@ -157,15 +337,31 @@ impl Compared {
         }
     }
 
-    /// A column as it is hashed: itself where both servers hash its type alike, else its text.
-    fn value(&self, (own, other): &(Column, Column)) -> Sql {
-        let name = Ident::new(own.name.clone());
-        if self.is_native && own.type_name == other.type_name && is_hashable(&own.type_name) {
-            sql!("{}", name)
+    /// A column as it is hashed: itself where both servers hash its type alike, else its text. By its
+    /// bytes: what a collation takes for equal is not.
+    fn value(&self, pair: &(Column, Column)) -> Sql {
+        let name = Ident::new(pair.0.name.clone());
+        if !self.is_native || !is_plain(pair) {
+            sql!("{}::text collate \"C\"", name)
+        } else if pair.0.category == 'S' {
+            sql!("{} collate \"C\"", name)
         } else {
-            sql!("{}::text", name)
+            sql!("{}", name)
         }
     }
+}
+
+/// Columns of a key, by name and value as text.
+pub(super) type Key = Vec<(String, Option<String>)>;
+
+/// Whether a column has one type on both sides, which Postgres hashes by its values.
+fn is_plain((own, other): &(Column, Column)) -> bool {
+    own.type_name == other.type_name && is_hashable(&own.type_name)
+}
+
+/// Whether the values of a column are masked on any side.
+fn is_masked((own, other): &(Column, Column)) -> bool {
+    own.is_masked || other.is_masked
 }
 
 /// Whether Postgres hashes a type by its values alone. An enum hashes by an identifier of its own
@@ -206,18 +402,22 @@ mod tests {
             type_name: type_name.to_owned(),
             category: 'U',
             is_not_null: false,
+            is_masked: false,
         };
         let half = |table| Half {
             scope: Scope {
                 side: Side::Main,
                 relation: Relation::new("s", table),
                 filter: None,
+                sample: None,
             },
         };
         let compared = Compared {
             table: half("a"),
             against: half("b"),
-            key: vec!["id".to_owned()],
+            key: vec![(column("id", "integer"), column("id", "integer"))],
+            is_ranged: false,
+            told: None,
             columns: vec![
                 (column("id", "integer"), column("id", "integer")),
                 (column("n", "integer"), column("n", "bigint")),
@@ -226,18 +426,18 @@ mod tests {
             ],
             is_native,
         };
-        compared.hash().as_str().to_owned()
+        compared.hash(&compared.columns).as_str().to_owned()
     }
 
     #[test]
     fn what_both_servers_do_not_hash_alike_is_hashed_by_its_text() {
         assert_eq!(
             hash(true),
-            r#"hash_record_extended(row("id", "n"::text, "doc"::text, "many"::text), 0)"#
+            r#"hash_record_extended(row("id", "n"::text collate "C", "doc"::text collate "C", "many"::text collate "C"), 0)"#
         );
         assert_eq!(
             hash(false),
-            r#"('x' || substr(md5(row("id"::text, "n"::text, "doc"::text, "many"::text)::text), 1, 16))::bit(64)::bigint"#
+            r#"('x' || substr(md5(row("id"::text collate "C", "n"::text collate "C", "doc"::text collate "C", "many"::text collate "C")::text), 1, 16))::bit(64)::bigint"#
         );
     }
 }

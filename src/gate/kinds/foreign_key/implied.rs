@@ -6,7 +6,7 @@ use crate::gate::{Ask, Finding, Measure};
 use crate::sql;
 use crate::sql::Ident;
 
-use super::key::{Key, are_comparable};
+use super::key::{AFTER_ORPHANS, Key, are_comparable};
 
 /// A column whose name says that it refers to a table.
 pub(super) struct Implied<'a> {
@@ -111,6 +111,10 @@ impl Implied<'_> {
                 own
             ),
         });
+        if self.table.kind == RelationKind::Partitioned {
+            let label = format!("{AFTER_ORPHANS}{}", key.name());
+            ask.known.push((label, 1));
+        }
         ask.findings.push(Finding {
             what: format!("{}: {UNDECLARED}", key.name()),
             is_failure,
@@ -122,8 +126,8 @@ impl Implied<'_> {
 const UNDECLARED: &str = "the name implies a reference and no foreign key is declared";
 
 /// Says in the finding of an implied key how many rows would be orphans, and repairs without
-/// looking at them.
-pub(super) fn with_orphans(finding: &mut Finding, orphans: u64) {
+/// looking at them, unless that cannot be.
+pub(super) fn with_orphans(finding: &mut Finding, orphans: u64, is_partitioned: bool) {
     if orphans > 0 && finding.what.ends_with(UNDECLARED) {
         finding.what = format!(
             "{}; {} would be {}",
@@ -131,9 +135,7 @@ pub(super) fn with_orphans(finding: &mut Finding, orphans: u64) {
             rows_of(orphans, "row"),
             if orphans == 1 { "an orphan" } else { "orphans" }
         );
-        finding.repair = finding
-            .repair
-            .as_ref()
-            .map(|sql| format!("{sql} not valid"));
+        let repair = finding.repair.take().filter(|_| !is_partitioned);
+        finding.repair = repair.map(|sql| format!("{sql} not valid"));
     }
 }

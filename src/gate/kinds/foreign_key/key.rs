@@ -4,11 +4,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::Result;
-use crate::gate::catalog::{Column, ForeignKey, KeyColumn, RelationInfo, RelationKind, Side};
+use crate::gate::catalog::{Column, ForeignKey, RelationInfo, RelationKind, ShownColumn, Side};
 use crate::gate::fields::SqlText;
 use crate::gate::kinds::shared::scope_of;
+use crate::gate::sampling::Sample;
 use crate::gate::threshold::rows_of;
-use crate::gate::{Aggregate, Ask, Evidence, Finding, Measure};
+use crate::gate::{Aggregate, Ask, Evidence, Finding, Measure, Values};
 use crate::sql;
 use crate::sql::{Ident, Sql};
 
@@ -57,6 +58,28 @@ pub(super) fn orphans(key: &str, n: u64) -> Finding {
     }
 }
 
+/// The label under which it is said that a key cannot be declared before its orphans are gone:
+/// Postgres knows no NOT VALID key of a partitioned table before version 18.
+pub(super) const AFTER_ORPHANS: &str = "after orphans ";
+
+const UNDECLARED: &str = "no foreign key is declared";
+const NOT_VALID: &str = "is NOT VALID";
+
+/// Makes of the repair of a constraint one that runs although there are orphans, or takes it out until
+/// they are gone.
+pub(super) fn with_orphans(finding: &mut Finding, orphans: u64, is_partitioned: bool) {
+    let is_undeclared = finding.what.ends_with(UNDECLARED);
+    if orphans == 0 || !(is_undeclared || finding.what.ends_with(NOT_VALID)) {
+        return;
+    }
+    let repair = finding.repair.take();
+    if is_undeclared && !is_partitioned {
+        finding.repair = repair.map(|sql| format!("{sql} not valid"));
+    } else {
+        finding.what.push_str("; its orphans have to go first");
+    }
+}
+
 /// That a key refers to a table that is gone.
 pub(super) fn missing_target(key: &ForeignKey) -> Finding {
     Finding {
@@ -97,9 +120,25 @@ impl Key<'_> {
         )
     }
 
-    /// Asks for its rows; `what` names the key where a gate looks at several.
-    pub(super) fn ask(&self, filter: Option<&SqlText>, what: Option<&str>) -> Result<Ask> {
-        let scope = scope_of(self.table, filter);
+    /// Its columns as a report shows them: they hold what the referenced ones hold, and where those are
+    /// masked, so are they.
+    fn shown(&self) -> Result<Vec<ShownColumn>> {
+        let mut shown = self.table.shown(self.columns)?;
+        for (own, other) in shown.iter_mut().zip(self.target.shown(self.referenced)?) {
+            own.is_masked |= other.is_masked;
+        }
+        Ok(shown)
+    }
+
+    /// Asks for its rows, beside whose key `values` are shown; `what` names the key where a gate looks at several.
+    pub(super) fn ask(
+        &self,
+        filter: Option<&SqlText>,
+        what: Option<&str>,
+        values: Values,
+        sample: Option<Sample>,
+    ) -> Result<Ask> {
+        let scope = scope_of(self.table, filter).sampled(sample);
         let nulls = |word: &'static str, test: Sql| {
             let tests = self.columns.iter().map(|name| {
                 sql!(
@@ -156,13 +195,14 @@ impl Key<'_> {
             ", ",
             self.columns.iter().map(|name| Ident::new(name.clone())),
         );
-        let mut key: Vec<KeyColumn> = self.table.row_key(&[])?;
+        let mut key = self.table.row_key(&[])?;
         key.retain(|column| !self.columns.contains(&column.name));
-        key.extend(self.columns.iter().map(KeyColumn::new));
+        key.extend(self.shown()?);
         let label = |value: &str| format!("{value} {}", what.unwrap_or_default());
-        let mut measures = vec![
-            Aggregate::count(label("referencing"), &scope, Some(refers)),
-            Measure::Statement {
+        let orphans = match sample {
+            // Of a sample, only a scan by block tells what it is worth.
+            Some(_) => Aggregate::count(label("orphans"), &scope, Some(offending.clone())),
+            None => Measure::Statement {
                 labels: vec![label("orphans"), label("keys")],
                 side: Side::Main,
                 about: self.table.relation.clone(),
@@ -175,17 +215,24 @@ impl Key<'_> {
                     columns
                 ),
             },
-        ];
+        };
+        let referencing = Aggregate::count(label("referencing"), &scope, Some(refers));
+        let mut measures = vec![referencing, orphans];
         if is_full {
             measures.push(Aggregate::count(label("partial"), &scope, Some(partial)));
         }
-        let mut evidence = Evidence::rows(label("orphans"), &scope, &key, &offending);
+        let evidence = Evidence::rows(label("orphans"), &scope, key, &offending);
+        let mut evidence = evidence.showing(values);
         evidence.what = what.map(str::to_owned);
-        Ok(Ask {
+        let mut ask = Ask {
             measures,
             evidence: vec![evidence],
             ..Ask::default()
-        })
+        };
+        if self.table.kind == RelationKind::Partitioned {
+            ask.known.push((label(AFTER_ORPHANS.trim_end()), 1));
+        }
+        Ok(ask)
     }
 
     /// The constraint that says there is no orphan, if its word is taken: triggers that are off now,
@@ -220,14 +267,14 @@ impl Key<'_> {
                     Requirement::Valid,
                     Requirement::Enforced,
                 ],
-                "no foreign key is declared".to_owned(),
+                UNDECLARED.to_owned(),
                 self.declare(),
             ),
             Some(declared) => {
                 if !declared.is_valid {
                     find(
                         &[Requirement::Valid],
-                        format!("the foreign key `{}` is NOT VALID", declared.name),
+                        format!("the foreign key `{}` {NOT_VALID}", declared.name),
                         Some(sql!(
                             "alter table {} validate constraint {}",
                             table,

@@ -19,7 +19,7 @@ const NAMED_MAX: usize = 5;
 /// Every role, with what it is a member of.
 pub(super) fn roles() -> Sql {
     sql!(
-        "select json_agg(json_build_object('name', r.rolname, 'is_superuser', r.rolsuper, \
+        "select json_agg(json_build_object('name', r.rolname, 'is_superuser', r.rolsuper, 'bypasses_policies', r.rolbypassrls, \
          'member_of', (select coalesce(json_agg(g.rolname order by g.rolname), '[]') from pg_roles g \
            where g.oid in (select m.roleid from pg_auth_members m where m.member = r.oid) \
              or (g.rolname = 'pg_database_owner' and r.oid = (select d.datdba from pg_database d where d.datname = current_database())))) \
@@ -67,6 +67,7 @@ pub(super) fn defaults(schemas: &Sql) -> Sql {
 struct Role {
     name: String,
     is_superuser: bool,
+    bypasses_policies: bool,
     member_of: Vec<String>,
 }
 
@@ -198,7 +199,7 @@ fn role_findings(kind: &Permissions, roles: &[Role]) -> Vec<Finding> {
                 format!("the role `{name}` is a superuser and may do everything"),
                 Some(sql!("alter role {} nosuperuser", Ident::new(name.clone()))),
             )),
-            Some(_) => {}
+            Some(role) => findings.extend(above_all(role, roles)),
         }
     }
     if let Some(allowed) = &kind.superusers {
@@ -216,6 +217,43 @@ fn role_findings(kind: &Permissions, roles: &[Role]) -> Vec<Finding> {
                 ));
             }
         }
+    }
+    findings
+}
+
+/// What lets a role past every grant and policy: its own attribute, or that it may become such a role.
+fn above_all(role: &Role, roles: &[Role]) -> Vec<Finding> {
+    let name = Ident::new(role.name.clone());
+    let mut findings = Vec::new();
+    if role.bypasses_policies {
+        findings.push(failure(
+            format!(
+                "no row-level policy holds for the role `{}` (BYPASSRLS)",
+                role.name
+            ),
+            Some(sql!("alter role {} nobypassrls", name)),
+        ));
+    }
+    let through = memberships(&role.name, roles);
+    for group in roles
+        .iter()
+        .filter(|group| through.contains(group.name.as_str()))
+    {
+        let what = if group.is_superuser {
+            "is a superuser"
+        } else if group.bypasses_policies {
+            "is held to no row-level policy (BYPASSRLS)"
+        } else {
+            continue;
+        };
+        findings.push(failure(
+            format!("`{}` may become `{}`, which {what}", role.name, group.name),
+            Some(sql!(
+                "revoke {} from {}",
+                Ident::new(group.name.clone()),
+                name
+            )),
+        ));
     }
     findings
 }

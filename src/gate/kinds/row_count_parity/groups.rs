@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::gate::catalog::Column;
+use crate::gate::mask;
 use crate::gate::threshold::{Amount, Bounds, count, rows_of};
 use crate::gate::{Figure, Finding, Judgement, Measure, Measured, Scope, Verdict};
 use crate::sql;
@@ -16,14 +18,16 @@ const NAMED_MAX: usize = 50;
 /// The values of the grouping columns as text.
 type Group = Vec<Option<String>>;
 
+/// A column by whose values rows are grouped, and whether these are masked on any side.
+pub(super) type GroupColumn<'a> = (&'a Column, bool);
+
 /// Asks one side for its groups and their counts.
-pub(super) fn ask(side: &'static str, scope: &Scope, columns: &[String]) -> Measure {
-    let values = Sql::join(
-        ", ",
-        columns
-            .iter()
-            .map(|name| sql!("{}::text", Ident::new(name.clone()))),
-    );
+pub(super) fn ask(side: &'static str, scope: &Scope, columns: &[GroupColumn<'_>]) -> Measure {
+    let values = columns.iter().map(|(column, is_masked)| {
+        let value = sql!("{}", Ident::new(column.name.clone()));
+        mask::named(&value, column, *is_masked)
+    });
+    let values = Sql::join(", ", values);
     Measure::Statement {
         labels: vec![label(side)],
         side: scope.side.clone(),

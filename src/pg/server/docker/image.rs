@@ -140,19 +140,25 @@ impl Image for Postgres {
 
 /// Lets the container remove itself when it ends, and keeps its port off the network where the
 /// port is only needed here.
+///
+/// The port is asked for in so many words: of one that is published because the image exposes it,
+/// Podman does not tell the address.
 pub(super) fn adjust_host_config(config: &mut HostConfig) {
     config.auto_remove = Some(true);
-    if is_docker_here() {
-        config.publish_all_ports = Some(false);
-        config.port_bindings = Some(HashMap::from([(
-            "5432/tcp".to_owned(),
-            Some(vec![PortBinding {
-                host_ip: Some("127.0.0.1".to_owned()),
-                // Empty: Docker takes a free one.
-                host_port: Some(String::new()),
-            }]),
-        )]));
-    }
+    let host_ip = if is_docker_here() {
+        "127.0.0.1"
+    } else {
+        "0.0.0.0"
+    };
+    config.publish_all_ports = Some(false);
+    config.port_bindings = Some(HashMap::from([(
+        PORT.to_string(),
+        Some(vec![PortBinding {
+            host_ip: Some(host_ip.to_owned()),
+            // Empty: Docker takes a free one.
+            host_port: Some(String::new()),
+        }]),
+    )]));
 }
 
 /// Whether this process and Docker share a loopback interface.

@@ -77,7 +77,7 @@ impl Folder {
         self.socket().as_os_str().len() <= SOCKET_PATH_BYTES_MAX
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(super) fn socket(&self) -> PathBuf {
         self.sockets.join(SOCKET)
     }
 

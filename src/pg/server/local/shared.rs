@@ -26,6 +26,7 @@ use super::binaries::Binaries;
 use super::cluster::Cluster;
 use super::folder::{self, Folder};
 use super::place::Place;
+pub(crate) use super::tcp::Tcp;
 use super::{Ground, Process, apart};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pg::Address;
@@ -103,14 +104,17 @@ impl Share {
 
     /// Starts a server that nobody else finds. It goes with this value, unless something on it
     /// is marked to be kept.
-    pub(crate) async fn own(options: &ServerOptions) -> Result<Self> {
+    ///
+    /// With `tcp`, it listens on the loopback interface too.
+    pub(crate) async fn own(options: &ServerOptions, tcp: Option<Tcp>) -> Result<Self> {
         let options = options.clone();
         let started = apart(move || {
-            let search = Search {
+            let mut search = Search {
                 linger_s: 0,
                 ..Search::new(&options)?
             };
             search.prepare()?;
+            search.tcp = tcp;
             search.start()
         })
         .await?;
@@ -213,6 +217,7 @@ struct Search {
     ground: Ground,
     cluster: Cluster,
     settings: Vec<(String, String)>,
+    tcp: Option<Tcp>,
     linger_s: u64,
     key: String,
     servers: PathBuf,
@@ -244,6 +249,7 @@ impl Search {
             ground,
             cluster,
             settings,
+            tcp: None,
             linger_s,
             key,
         })
@@ -331,12 +337,16 @@ impl Search {
         let writer = open(&life, true).map_err(|error| failed(&error))?;
         fcntl(&reader, FcntlArg::F_SETFL(OFlag::empty())).map_err(|error| failed(&error.into()))?;
         let linger = Some(self.linger_s);
+        let mut settings = self.settings.clone();
+        if let Some(tcp) = &self.tcp {
+            settings.extend(tcp.set_up(&folder, account)?);
+        }
         let mut process = Process::spawn(
             &self.ground,
             folder.clone(),
             Stdio::from(reader),
             linger,
-            &self.settings,
+            &settings,
         )?;
         let told = writer.try_clone().map_err(|error| failed(&error))?;
         process.fill(&self.cluster, account, Some(told))?;
@@ -514,7 +524,7 @@ fn linger_s() -> Result<u64> {
     })
 }
 
-fn failed(action: &str, path: &Path, error: &std::io::Error) -> Error {
+pub(super) fn failed(action: &str, path: &Path, error: &std::io::Error) -> Error {
     let failed = Error::io(action, path, error).with_kind(ErrorKind::Engine);
     match error.raw_os_error() {
         Some(nix::libc::ENOSPC) => failed.help(super::help_for_room(path)),
