@@ -101,7 +101,7 @@ async fn a_run_that_takes_too_long_reports_what_it_has() {
         "--url",
         &url,
         "--timeout",
-        "3s",
+        "10s",
         "--format",
         "json",
         "--connections",
@@ -115,7 +115,7 @@ async fn a_run_that_takes_too_long_reports_what_it_has() {
     let report = said.json();
     assert_eq!(
         report["gates"][2]["message"],
-        "not evaluated: the run took longer than 3s"
+        "not evaluated: the run took longer than 10s"
     );
     assert!(report["snapshot"]["id"].is_string());
     let maintenance = support::server().await.maintenance();

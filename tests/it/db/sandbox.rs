@@ -84,7 +84,7 @@ impl Sandbox {
         let begun = Instant::now();
         while !self.folders().is_empty() {
             assert!(
-                begun.elapsed() < Duration::from_secs(30),
+                begun.elapsed() < Duration::from_secs(60),
                 "still there: {:?}",
                 self.folders()
             );

@@ -94,7 +94,7 @@ async fn a_statement_that_takes_too_long_is_ended() {
         "--format",
         "json",
         "--statement-timeout",
-        "200ms",
+        "2s",
     ]);
     assert_eq!(said.code, Some(3), "{}", said.all());
     assert_eq!(
