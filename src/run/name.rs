@@ -1,5 +1,7 @@
 //! Names offending rows: each gate's on its own, or those of several gates with one pass, with the same result.
 
+use std::collections::BTreeMap;
+
 use crate::error::{Error, Result};
 use crate::gate::{Evidence, Gate};
 use crate::pg::{Room, Taken};
@@ -58,12 +60,9 @@ impl Asking<'_> {
         gate.examples.unwrap_or(self.options.examples) as usize
     }
 
-    /// The passes that name the offending rows of several of these gates.
-    pub(super) fn passes<'a>(
-        &self,
-        judged: impl Iterator<Item = (&'a usize, &'a Judged)>,
-    ) -> Vec<Pass> {
-        let unnamed = judged.filter_map(|(index, judged)| {
+    /// The passes that name the offending rows of some of these gates.
+    pub(super) fn passes(&self, judged: &BTreeMap<usize, Judged>) -> Vec<Pass> {
+        let unnamed = judged.iter().filter_map(|(index, judged)| {
             let gate = &self.gates[*index];
             // A gate with a limit of its own shares no statement.
             let [evidence] = judged.evidence.as_slice() else {

@@ -53,7 +53,7 @@ pub(super) struct Found<'a> {
 enum Job {
     /// Ask the step at this place.
     Step(usize),
-    /// Judge a gate and name its offending rows; without a measurement, ask it alone.
+    /// Judge a gate; without a measurement, ask it alone.
     Judge(usize, Option<Measured>),
     /// Name the offending rows of a gate.
     Name(usize, Box<Judged>),
@@ -64,6 +64,7 @@ enum Job {
 /// What came of a [`Job`].
 enum Done {
     Step(usize, Result<Vec<Option<String>>>),
+    Judge(usize, Result<Box<Judged>>),
     Name(usize, Result<(Box<Judged>, Named)>),
     NameTogether(Pass, Result<Vec<Option<Taken>>>),
 }
@@ -234,9 +235,6 @@ impl<'a> Round<'a> {
                         if found.is_open(*gate) && steps.all(|step| answers.contains_key(step)) {
                             let measured = values(*gate, &asks[gate], &all, &answers);
                             match asking.judge_at_once(*gate, &asks[gate], &measured) {
-                                Ok(Some(one)) if one.evidence.is_empty() => {
-                                    found.finished(*gate, one, Named::default());
-                                }
                                 Ok(Some(one)) => {
                                     judged.insert(*gate, one);
                                 }
@@ -245,12 +243,7 @@ impl<'a> Round<'a> {
                             }
                         }
                     }
-                    // Where a connection was lost before, each gate loses only its own.
-                    let passes = match self.is_again {
-                        true => Vec::new(),
-                        false => asking.passes(judged.iter()),
-                    };
-                    queue.name(judged, passes);
+                    asking.name_all(judged, self.is_again, found, &mut queue);
                 }
                 // One gate's expression can bring down a shared scan; each is then asked alone.
                 Done::Step(index, Err(error))
@@ -263,6 +256,11 @@ impl<'a> Round<'a> {
                         found.failed(*gate, queue.places[&index], error.clone());
                     }
                 }
+                Done::Judge(gate, Ok(judged)) => {
+                    let judged = BTreeMap::from([(gate, *judged)]);
+                    asking.name_all(judged, self.is_again, found, &mut queue);
+                }
+                Done::Judge(gate, Err(error)) => found.errored(gate, error),
                 Done::Name(gate, Ok((judged, named))) => found.finished(gate, *judged, named),
                 Done::Name(gate, Err(error)) => found.errored(gate, error),
                 Done::NameTogether(pass, Ok(parts)) => {
@@ -280,7 +278,7 @@ impl<'a> Round<'a> {
                 Done::NameTogether(pass, Err(error))
                     if error.kind() == ErrorKind::ConnectionLost =>
                 {
-                    found.is_lost_together = true;
+                    found.is_lost_together = pass.parts.len() > 1;
                     for part in &pass.parts {
                         found.errored(part.gate, error.clone());
                     }
@@ -312,18 +310,31 @@ impl Asking<'_> {
         }
     }
 
+    /// Has the offending rows of gates named that were judged at once; those without any are finished. Once a
+    /// connection was lost, each is named alone, so that it loses only its own.
+    fn name_all(
+        &self,
+        mut judged: BTreeMap<usize, Judged>,
+        is_again: bool,
+        found: &mut Found<'_>,
+        queue: &mut Queue,
+    ) {
+        for (gate, finished) in judged.extract_if(.., |_, one| one.evidence.is_empty()) {
+            found.finished(gate, finished, Named::default());
+        }
+        let passes = match is_again {
+            true => Vec::new(),
+            false => self.passes(&judged),
+        };
+        queue.name(judged, passes);
+    }
+
     async fn run(&self, job: Job, plan: &Plan, asks: &BTreeMap<usize, Ask>) -> Done {
         match job {
             Job::Step(index) => Done::Step(index, self.answer(&plan.steps[index]).await),
             Job::Judge(gate, measured) => {
-                let found = match self.judge(gate, &asks[&gate], measured).await {
-                    Ok(judged) => {
-                        let named = self.name(gate, &judged).await;
-                        named.map(|named| (Box::new(judged), named))
-                    }
-                    Err(error) => Err(error),
-                };
-                Done::Name(gate, found)
+                let judged = self.judge(gate, &asks[&gate], measured).await;
+                Done::Judge(gate, judged.map(Box::new))
             }
             Job::Name(gate, judged) => {
                 let named = self.name(gate, &judged).await;
