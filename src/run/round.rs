@@ -167,8 +167,19 @@ impl<'a> Round<'a> {
         std::mem::take(&mut self.found.lost)
     }
 
-    /// What was found; gates whose connection was lost are errored.
+    /// What was found; gates whose connection was lost are errored, and so are those that were not asked before that.
     pub(super) fn finish(mut self, lost: BTreeMap<usize, Error>) -> Findings {
+        if let Some(first) = lost.values().next() {
+            let what = format!("not evaluated: a connection was lost: {}", first.message());
+            let mut unasked = Error::new(ErrorKind::ConnectionLost, what);
+            if let Some(sqlstate) = first.sqlstate() {
+                unasked = unasked.with_sqlstate(sqlstate);
+            }
+            for gate in 0..self.gates.len() {
+                let outcomes = self.found.outcomes.entry(gate);
+                outcomes.or_insert_with(|| Outcome::Errored(unasked.clone()));
+            }
+        }
         for (gate, error) in lost {
             self.found.outcomes.insert(gate, Outcome::Errored(error));
         }
