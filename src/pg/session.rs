@@ -229,20 +229,26 @@ impl Session {
     }
 
     /// The rows of a statement whose columns are all text and that has several parts, as far as there is room for
-    /// each: the first column of a row is the place of its part, the last ones are the part's.
+    /// each: the first column of a row is the place of its part, the last ones are the part's. It is planned as one
+    /// that finds few rows.
     pub async fn rows_by_part(
         &mut self,
         statement: &Sql,
         parts: &[(usize, Room)],
     ) -> Result<Vec<Taken>, Failure> {
         let mut taken = vec![Taken::default(); parts.len()];
-        let found = self.each_row(statement, |row| {
+        // The planner takes a condition that hardly any row fulfils for one that half of them do, and then fears to
+        // have them sent by workers.
+        self.set(&sql!("set parallel_tuple_cost = 0")).await?;
+        self.each_row(statement, |row| {
             let place: String = row.try_get(0)?;
             let place: usize = place.parse().expect("a statement numbers its parts");
             let (columns, room) = parts[place];
             taken[place].add(row, row.len() - columns, room)
-        });
-        found.await.map(|()| taken)
+        })
+        .await?;
+        self.set(&sql!("reset parallel_tuple_cost")).await?;
+        Ok(taken)
     }
 
     /// Does something with every row of a statement.
@@ -271,11 +277,8 @@ impl Session {
     /// Bounds every statement that follows, until one fails.
     pub async fn limit(&mut self, time: Duration) -> Result<(), Failure> {
         let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
-        let set = sql!("set statement_timeout = {}", milliseconds);
-        match (&mut self.connection).execute(sqlx::raw_sql(set)).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(self.failed(&error, None).await),
-        }
+        self.set(&sql!("set statement_timeout = {}", milliseconds))
+            .await
     }
 
     /// Plans what follows as this role plans it elsewhere: what is timed is told as it is.
@@ -284,6 +287,11 @@ impl Session {
             true => sql!("reset jit"),
             false => sql!("set jit = off"),
         };
+        self.set(&set).await
+    }
+
+    /// Changes a setting, until a statement fails.
+    async fn set(&mut self, set: &Sql) -> Result<(), Failure> {
         match (&mut self.connection).execute(sqlx::raw_sql(set)).await {
             Ok(_) => Ok(()),
             Err(error) => Err(self.failed(&error, None).await),
