@@ -6,6 +6,7 @@
 #
 # 5 million rows of 8 columns. `hand` is one psql session: one fused scan, one GROUP BY per key, one
 # anti-join. Each time is the best of RUNS (default 5). The same over 20 thousand rows, where it is all start and end.
+# `flawed` is a fifth of the rows with a few that offend each of 8 gates: counted alone, then named, 5 of each.
 # CONNECTIONS="1 2 3" and SETTINGS="work_mem=64MB …" (for the role) measure these, too. POSTERN (default target/release/postern, else target/debug/postern) is the program measured.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -67,6 +68,20 @@ SQL
 tables engine_bench "$rows"
 tables engine_bench_small 20000
 
+psql -qX -v ON_ERROR_STOP=1 "$URL" <<SQL
+set client_min_messages = warning;
+set search_path = engine_bench;
+create table flawed (like orders including all);
+insert into flawed select * from orders where id <= $rows / 5;
+update flawed set email = null where id % ($rows / 20) = 3;
+update flawed set placed_at = null where id % ($rows / 25) = 4;
+update flawed set status = 'lost' where id % ($rows / 30) = 5;
+update flawed set note = 'memo' where id % ($rows / 35) = 6;
+update flawed set amount = 100.5, quantity = 30 where id % ($rows / 40) = 7;
+update flawed set customer_id = 0 where id % ($rows / 45) = 8;
+vacuum analyze flawed;
+SQL
+
 gate() { printf '[[gate]]\nid = "g%02d"\n%b\n' "$n" "$1"; n=$((n + 1)); }
 t='table = "engine_bench.orders"\n'
 n=1
@@ -88,6 +103,20 @@ n=1
   gate "kind = \"unique\"\n${t}columns = [\"id\"]"
   gate "kind = \"foreign_key\"\n${t}columns = [\"customer_id\"]\nreferences = \"engine_bench.customers\""
 } >"$folder/twenty.toml"
+
+n=1
+{
+  t='table = "engine_bench.flawed"\n'
+  gate "kind = \"completeness\"\n${t}columns = [\"email\"]"
+  gate "kind = \"completeness\"\n${t}columns = [\"placed_at\"]"
+  gate "kind = \"accepted_values\"\n${t}column = \"status\"\nvalues = [\"new\", \"paid\", \"sent\", \"done\"]"
+  gate "kind = \"pattern\"\n${t}column = \"note\"\nregex = \"^note [0-9]+$\""
+  gate "kind = \"range\"\n${t}column = \"amount\"\nmin = 0\nmax = 100"
+  gate "kind = \"range\"\n${t}column = \"quantity\"\nmin = 1\nmax = 20"
+  gate "kind = \"range\"\n${t}column = \"customer_id\"\nmin = 1"
+  gate "kind = \"relation\"\n${t}left = \"customer_id\"\nop = \">\"\nright = \"quantity * 0\""
+} >"$folder/flawed.toml"
+t='table = "engine_bench.orders"\n'
 
 small() { sed -e 's/engine_bench/engine_bench_small/g' -e "s/at_least = $rows/at_least = 20000/" "$folder/$1" >"$folder/small_$1"; }
 small twenty.toml
@@ -138,11 +167,15 @@ measure() {
   if [ -z "${best[$name]:-}" ] || [ "$took" -lt "${best[$name]}" ]; then best[$name]=$took; fi
 }
 check() { "$postern" check --url "$URL" --gates "$folder/$1.toml" "${@:2}"; }
+# With gates that fail, as they must.
+fails() { local code=0; check "$@" || code=$?; [ "$code" = 1 ]; }
 for _ in $(seq "$runs"); do
   measure hand psql -qX -v ON_ERROR_STOP=1 "$URL" -f "$folder/hand.sql"
   measure scan check twenty --scan
   measure proof check twenty
   measure fifty check fifty --scan
+  measure counted fails flawed --scan --examples 0
+  measure named fails flawed --scan --examples 5
   for n in ${CONNECTIONS:-}; do measure "scan$n" check twenty --scan --connections "$n"; done
   for setting in ${SETTINGS:-}; do
     psql -qX "$URL" -c "alter role current_user set ${setting%%=*} = '${setting#*=}'"
@@ -176,6 +209,8 @@ for n in ${CONNECTIONS:-}; do report "  on $n connections" "scan$n" hand hand-wr
 for setting in ${SETTINGS:-}; do report "  with $setting" "$setting" hand hand-written; done
 report "20 gates, proofs allowed" proof hand hand-written
 report "50 column gates, --scan" fifty scan "20 gates, --scan"
+report "8 failing gates, counted" counted counted itself
+report "8 failing gates, 5 rows each" named counted "counted alone"
 report "20,000 rows, hand-written" small_hand small_hand itself
 report "20,000 rows, 20 gates" small_scan small_hand "hand-written, process start to exit"
 echo "peak memory of 20 gates        ${memory:+$((memory / 1024)) MB}"

@@ -213,23 +213,53 @@ impl RelationInfo {
         } else if let Some(key) = self.unique_keys.first() {
             key
         } else {
-            return Ok(match self.kind {
-                RelationKind::Table | RelationKind::MaterializedView => {
-                    vec![ShownColumn::of_system("ctid")]
-                }
-                // Each partition has places of its own.
-                RelationKind::Partitioned => vec![
-                    ShownColumn {
-                        name: "partition".to_owned(),
-                        sql: sql!("tableoid::regclass"),
-                        is_masked: false,
-                    },
-                    ShownColumn::of_system("ctid"),
-                ],
-                RelationKind::View | RelationKind::Foreign => Vec::new(),
-            });
+            return Ok(self.row_place().unwrap_or_default());
         };
         self.shown(names)
+    }
+
+    /// Whether no two rows that a scan reads have the same key: only then does it order them in one way.
+    pub fn is_told_apart_by(&self, key: &[ShownColumn]) -> bool {
+        let has = |name: &str| key.iter().any(|column| column.name == name);
+        let is_unique = |columns: &Vec<String>| {
+            columns
+                .iter()
+                .all(|name| has(name) && self.column(name).is_ok_and(|column| column.is_not_null))
+        };
+        // A table that others inherit from has their rows, too.
+        self.is_enforced
+            && (self.unique_keys.iter().any(is_unique)
+                || self.row_place().is_some_and(|place| {
+                    let is_in_key = |one: &ShownColumn| key.contains(one);
+                    place.iter().all(is_in_key)
+                }))
+    }
+
+    /// Whether an index may give the rows in the order of a key, so that who wants the first of them need not
+    /// read all.
+    pub fn may_be_ordered_by(&self, key: &[ShownColumn]) -> bool {
+        let first = key.first().map(|column| &column.name);
+        let mut indexes = self.indexes.iter();
+        first.is_some() && indexes.any(|index| index.first() == first)
+    }
+
+    /// Where a row lies, which views and foreign tables do not have.
+    fn row_place(&self) -> Option<Vec<ShownColumn>> {
+        match self.kind {
+            RelationKind::Table | RelationKind::MaterializedView => {
+                Some(vec![ShownColumn::of_system("ctid")])
+            }
+            // Each partition has places of its own.
+            RelationKind::Partitioned => Some(vec![
+                ShownColumn {
+                    name: "partition".to_owned(),
+                    sql: sql!("tableoid::regclass"),
+                    is_masked: false,
+                },
+                ShownColumn::of_system("ctid"),
+            ]),
+            RelationKind::View | RelationKind::Foreign => None,
+        }
     }
 
     /// Columns as a report shows them, under their own names.

@@ -8,11 +8,11 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::sql;
-use crate::sql::{AuthorSql, Ident, Relation, Sql};
+use crate::sql::{AuthorSql, Relation, Sql};
 
 use super::SHOWN_MAX;
-use super::catalog::{Catalog, RelationInfo, ShownColumn, Side};
-use super::mask;
+use super::catalog::{Catalog, RelationInfo, Side};
+use super::evidence::{Evidence, Values};
 use super::sampling::{Rule, Sample};
 use super::threshold::{Bounds, Level};
 
@@ -314,144 +314,6 @@ impl Scope {
             (Some(filter), None) => sql!("({})", filter),
             (Some(filter), Some(also)) => sql!("({}) and ({})", filter, also),
         }
-    }
-}
-
-/// What is shown beside the key of an offending row, where values are asked for.
-#[derive(Clone, Debug, Default)]
-pub struct Values {
-    /// The columns.
-    pub columns: Vec<ShownColumn>,
-    /// Whether the gate's `show` names them.
-    pub is_named: bool,
-}
-
-/// How to name offending rows, once there are some.
-#[derive(Clone, Debug)]
-pub struct Evidence {
-    /// The label whose value says how many there are; it is asked only when that is above 0.
-    pub counted_by: String,
-    /// What is wrong with these rows, where a gate can find several things.
-    pub what: Option<String>,
-    /// Where it runs.
-    pub side: Side,
-    /// What names a row; empty where nothing does.
-    pub key: Vec<ShownColumn>,
-    /// What is shown beside its key, where values are asked for.
-    pub values: Vec<ShownColumn>,
-    /// Where the offending rows come from, in a fixed order: `from … where … order by …`.
-    pub from: Sql,
-    /// The statement that shows a person every offending row as it is.
-    pub sql: Sql,
-}
-
-impl Evidence {
-    /// Rows that `from` yields, by their key.
-    pub fn new(
-        counted_by: impl Into<String>,
-        side: Side,
-        key: Vec<ShownColumn>,
-        from: Sql,
-    ) -> Self {
-        Self {
-            counted_by: counted_by.into(),
-            what: None,
-            side,
-            values: Vec::new(),
-            sql: select(&key, &[], &from),
-            key,
-            from,
-        }
-    }
-
-    /// The rows of a scope for which `condition` holds, by their key.
-    pub fn rows(
-        counted_by: impl Into<String>,
-        scope: &Scope,
-        key: Vec<ShownColumn>,
-        condition: &Sql,
-    ) -> Self {
-        let order = if key.is_empty() {
-            sql!("")
-        } else {
-            sql!(
-                " order by {}",
-                Sql::join(
-                    ", ",
-                    // Qualified: the bare name would be the text in the output, and 10 come before 9.
-                    key.iter()
-                        .map(|column| sql!("{}.{}", scope.relation, column.sql))
-                )
-            )
-        };
-        let from = sql!(
-            "from {} where {}{}",
-            scope.from(),
-            scope.condition(Some(condition)),
-            order
-        );
-        Self::new(counted_by, scope.side.clone(), key, from)
-    }
-
-    /// Says what is wrong with these rows.
-    #[must_use]
-    pub fn because(mut self, what: impl Into<String>) -> Self {
-        self.what = Some(what.into());
-        self
-    }
-
-    /// Says what is shown beside the key; those that were asked for by name are in the statement, too.
-    #[must_use]
-    pub fn showing(mut self, values: Values) -> Self {
-        let Values { columns, is_named } = values;
-        let is_key = |column: &ShownColumn| self.key.iter().any(|key| key.name == column.name);
-        self.values = columns.into_iter().filter(|one| !is_key(one)).collect();
-        if is_named {
-            self.sql = select(&self.key, &self.values, &self.from);
-        }
-        self
-    }
-
-    /// The columns that are shown, the key first.
-    pub fn columns(&self, with_values: bool) -> impl Iterator<Item = &ShownColumn> {
-        let values = self.values.iter().filter(move |_| with_values);
-        self.key.iter().chain(values)
-    }
-
-    /// The first of these rows, what is masked masked, what is long cut; `None` where nothing of them
-    /// is shown.
-    pub fn first(&self, limit: usize, with_values: bool) -> Option<Sql> {
-        let places = (0..self.columns(with_values).count()).map(|n| Ident::new(format!("c{n}")));
-        let places: Vec<Ident> = places.collect();
-        let shown = self.columns(with_values).zip(&places).enumerate();
-        let shown = shown.map(|(n, (column, place))| {
-            let value = sql!("e.{}", place);
-            match (column.is_masked, n < self.key.len()) {
-                (false, _) => mask::cut(&value),
-                (true, true) => mask::stand_in(&value),
-                (true, false) => mask::masked(&value),
-            }
-        });
-        // Limited before anything is cut: no value is unpacked that is not shown.
-        (!places.is_empty()).then(|| {
-            sql!(
-                "select {} from (select {} {} limit {}) e({})",
-                Sql::join(", ", shown),
-                Sql::join(", ", self.columns(with_values).map(|column| &column.sql)),
-                self.from,
-                limit,
-                Sql::join(", ", &places)
-            )
-        })
-    }
-}
-
-fn select(key: &[ShownColumn], values: &[ShownColumn], from: &Sql) -> Sql {
-    let columns = key.iter().chain(values);
-    let columns = columns.map(|column| sql!("{}::text", column.sql));
-    match key.len() + values.len() {
-        0 => sql!("select * {}", from),
-        _ => sql!("select {} {}", Sql::join(", ", columns), from),
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod baseline;
 mod build;
 pub mod catalog;
+mod evidence;
 pub mod fields;
 pub mod kinds;
 pub mod lint;
@@ -30,10 +31,11 @@ use serde::{Deserialize, Serialize};
 use crate::error::Excerpt;
 use crate::source::{Place, SourceFile, Table};
 
+pub use evidence::{Evidence, RowsOf, Values};
 pub use load::{DefinitionFile, Definitions, LoadOptions, load};
 pub use measured::{
-    Aggregate, Ask, AuthorCheck, Evidence, Explained, Figure, Finding, Judgement, Kind, Known,
-    Measure, Measured, Needs, Proof, Recheck, Runs, Scope, Values, Verdict,
+    Aggregate, Ask, AuthorCheck, Explained, Figure, Finding, Judgement, Kind, Known, Measure,
+    Measured, Needs, Proof, Recheck, Runs, Scope, Verdict,
 };
 
 /// A rule with an id.

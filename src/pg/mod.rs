@@ -18,6 +18,6 @@ pub(crate) use server::local::{help_for_room, shared};
 #[cfg(feature = "cli")]
 pub(crate) use server::sweep_containers;
 pub use server::{EngineChoice, Server, ServerOptions};
-pub use session::{Failure, Limits, SEARCH_PATH, Session, Snapshot, terminate};
+pub use session::{Failure, Limits, Room, SEARCH_PATH, Session, Snapshot, Taken, terminate};
 pub use throwaway::Database;
 pub(crate) use throwaway::{close, connect, end_sessions, execute, plain};

@@ -65,6 +65,44 @@ pub struct Session {
     backend: i32,
 }
 
+/// How many rows of an answer are taken, and how many bytes of text they may have.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Further rows are not looked at.
+    pub rows: usize,
+    /// From the first row that is too large on, rows are left out.
+    pub bytes: usize,
+}
+
+/// The rows of an answer for which there was room.
+#[derive(Clone, Debug, Default)]
+pub struct Taken {
+    /// Their columns.
+    pub rows: Vec<Vec<Option<String>>>,
+    /// How many were left out because they are too large.
+    pub left_out: usize,
+    bytes: usize,
+}
+
+impl Taken {
+    /// Takes the columns of a row from `first` on, if there is room.
+    fn add(&mut self, row: &PgRow, first: usize, room: Room) -> Result<(), sqlx::Error> {
+        if self.rows.len() + self.left_out == room.rows {
+            return Ok(());
+        }
+        let values = (first..row.len()).map(|column| row.try_get(column));
+        let values: Vec<Option<String>> = values.collect::<Result<_, _>>()?;
+        let bytes = self.bytes + values.iter().flatten().map(String::len).sum::<usize>();
+        if self.left_out == 0 && bytes <= room.bytes {
+            self.bytes = bytes;
+            self.rows.push(values);
+        } else {
+            self.left_out += 1;
+        }
+        Ok(())
+    }
+}
+
 /// The schemas that unqualified names are looked up in.
 pub const SEARCH_PATH: &[&str] = &["pg_catalog", "public"];
 
@@ -175,43 +213,63 @@ impl Session {
         statement: &Sql,
         limit: usize,
     ) -> Result<Vec<Vec<Option<String>>>, Failure> {
-        let found = self.rows_within(statement, limit, usize::MAX).await;
-        found.map(|(rows, _)| rows)
+        let room = Room {
+            rows: limit,
+            bytes: usize::MAX,
+        };
+        let found = self.rows_within(statement, room).await;
+        found.map(|taken| taken.rows)
     }
 
-    /// The same as far as their text has no more than `bytes`, and how many were left out for that.
-    pub async fn rows_within(
+    /// The first rows of a statement whose columns are all text, as far as there is room for them.
+    pub async fn rows_within(&mut self, statement: &Sql, room: Room) -> Result<Taken, Failure> {
+        let mut taken = Taken::default();
+        let found = self.each_row(statement, |row| taken.add(row, 0, room));
+        found.await.map(|()| taken)
+    }
+
+    /// The rows of a statement whose columns are all text and that has several parts, as far as there is room for
+    /// each: the first column of a row is the place of its part, the last ones are the part's. It is planned as one
+    /// that finds few rows.
+    pub async fn rows_by_part(
         &mut self,
         statement: &Sql,
-        limit: usize,
-        bytes: usize,
-    ) -> Result<(Vec<Vec<Option<String>>>, u64), Failure> {
+        parts: &[(usize, Room)],
+    ) -> Result<Vec<Taken>, Failure> {
+        let mut taken = vec![Taken::default(); parts.len()];
+        // The planner takes a condition that hardly any row fulfils for one that half of them do, and then fears to
+        // have them sent by workers.
+        self.set(&sql!("set parallel_tuple_cost = 0")).await?;
+        self.each_row(statement, |row| {
+            let place: String = row.try_get(0)?;
+            let place: usize = place.parse().expect("a statement numbers its parts");
+            let (columns, room) = parts[place];
+            taken[place].add(row, row.len() - columns, room)
+        })
+        .await?;
+        self.set(&sql!("reset parallel_tuple_cost")).await?;
+        Ok(taken)
+    }
+
+    /// Does something with every row of a statement.
+    async fn each_row(
+        &mut self,
+        statement: &Sql,
+        mut with: impl FnMut(&PgRow) -> Result<(), sqlx::Error>,
+    ) -> Result<(), Failure> {
         use futures_util::TryStreamExt;
         let found: Result<_, sqlx::Error> = async {
             let mut stream = sqlx::query(statement)
                 .persistent(false)
                 .fetch(&mut self.connection);
-            let (mut rows, mut left_out, mut room) = (Vec::new(), 0, bytes);
             while let Some(row) = stream.try_next().await? {
-                if rows.len() + left_out == limit {
-                    continue;
-                }
-                let values = (0..row.len()).map(|column| row.try_get(column));
-                let values: Vec<Option<String>> = values.collect::<Result<_, _>>()?;
-                let size = values.iter().flatten().map(String::len).sum();
-                match room.checked_sub(size).filter(|_| left_out == 0) {
-                    Some(rest) => {
-                        room = rest;
-                        rows.push(values);
-                    }
-                    None => left_out += 1,
-                }
+                with(&row)?;
             }
-            Ok((rows, left_out as u64))
+            Ok(())
         }
         .await;
         match found {
-            Ok(found) => Ok(found),
+            Ok(()) => Ok(()),
             Err(error) => Err(self.failed(&error, Some(statement)).await),
         }
     }
@@ -219,11 +277,8 @@ impl Session {
     /// Bounds every statement that follows, until one fails.
     pub async fn limit(&mut self, time: Duration) -> Result<(), Failure> {
         let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
-        let set = sql!("set statement_timeout = {}", milliseconds);
-        match (&mut self.connection).execute(sqlx::raw_sql(set)).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(self.failed(&error, None).await),
-        }
+        self.set(&sql!("set statement_timeout = {}", milliseconds))
+            .await
     }
 
     /// Plans what follows as this role plans it elsewhere: what is timed is told as it is.
@@ -232,6 +287,11 @@ impl Session {
             true => sql!("reset jit"),
             false => sql!("set jit = off"),
         };
+        self.set(&set).await
+    }
+
+    /// Changes a setting, until a statement fails.
+    async fn set(&mut self, set: &Sql) -> Result<(), Failure> {
         match (&mut self.connection).execute(sqlx::raw_sql(set)).await {
             Ok(_) => Ok(()),
             Err(error) => Err(self.failed(&error, None).await),

@@ -1,7 +1,8 @@
-//! Step 3: what will be asked. Gates on one table share a scan.
+//! Step 3: what will be asked. Gates on one table share a scan, and a pass that names their offending rows.
 //!
 //! Knows no connection.
 
+mod naming;
 mod sampled;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,8 @@ use crate::sql;
 use crate::sql::{Relation, Sql};
 
 use sampled::{Labelled, SampledScan};
+
+pub use naming::{Part, Pass, Unnamed, passes};
 
 /// Aggregates in one statement at the most; Postgres' own limit is 1664 output columns.
 const AGGREGATES_PER_SCAN: usize = 800;

@@ -50,8 +50,9 @@ impl Patience {
     }
 
     /// Whether to start over after these gates have lost their connection. A gate on whose account it may
-    /// have been is asked once more, and then given up.
-    pub(super) fn again(&mut self, lost: &BTreeMap<usize, Error>) -> bool {
+    /// have been is asked once more, and then given up. Of gates whose rows were named together none is blamed: they
+    /// will be named alone.
+    pub(super) fn again(&mut self, lost: &BTreeMap<usize, Error>, is_together: bool) -> bool {
         let Some(first) = lost.values().next() else {
             return false;
         };
@@ -65,6 +66,7 @@ impl Patience {
         ));
         for (gate, error) in lost {
             let is_given_up = match Loss::of(error) {
+                _ if is_together => false,
                 Loss::Conflict => false,
                 Loss::Ended => true,
                 Loss::Broken => !self.suspects.insert(*gate),
@@ -99,15 +101,26 @@ mod tests {
         let error = Error::new(ErrorKind::ConnectionLost, "gone").with_sqlstate(sqlstate);
         let lost = BTreeMap::from([(7, error)]);
         for expected in given_up {
-            assert!(patience.again(&lost));
+            assert!(patience.again(&lost, false));
             assert_eq!(patience.given_up.contains_key(&7), *expected);
         }
-        assert!(!patience.again(&lost), "the patience has an end");
+        assert!(!patience.again(&lost, false), "the patience has an end");
         assert_eq!(patience.notes.len(), given_up.len());
     }
 
     #[test]
+    fn no_gate_is_to_blame_for_what_many_have_lost_together() {
+        let mut patience = Patience::new(2);
+        let error = Error::new(ErrorKind::ConnectionLost, "gone").with_sqlstate("57P01");
+        let lost = BTreeMap::from([(7, error.clone()), (8, error)]);
+        assert!(patience.again(&lost, true));
+        assert!(patience.given_up.is_empty());
+        assert!(patience.again(&lost, false));
+        assert_eq!(patience.given_up.len(), 2);
+    }
+
+    #[test]
     fn without_a_loss_there_is_nothing_to_do_again() {
-        assert!(!Patience::new(3).again(&BTreeMap::new()));
+        assert!(!Patience::new(3).again(&BTreeMap::new(), false));
     }
 }

@@ -1,5 +1,6 @@
 //! Asks what gates want measured and judges the answers. Changes nothing: it may be done for many
-//! gates at once, and what comes of one does not depend on the others.
+//! gates at once, and what comes of one does not depend on the others. Their offending rows are named by
+//! `src/run/name.rs`.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,7 @@ use crate::pg::Failure;
 use crate::plan::{Plan, Step, plan};
 
 use super::pool::Pool;
-use super::{Judged as Level, OffendingRow, Options, Outcome, sample_of};
+use super::{Judged as Level, Options, sample_of};
 
 /// The answers to the steps of a plan, by their index.
 pub(super) type Answers = BTreeMap<usize, Vec<Option<String>>>;
@@ -31,10 +32,17 @@ pub(super) struct Asking<'a> {
     pub(super) kept: &'a BTreeMap<usize, Measured>,
 }
 
-/// A gate's outcome and the answers it rests on.
+/// A verdict on a gate, before its offending rows are named.
 pub(super) struct Judged {
-    pub(super) outcome: Outcome,
     pub(super) measured: Measured,
+    pub(super) judgement: Judgement,
+    /// The verdict with `on_empty` applied; `None` is skipped.
+    pub(super) level: Option<Level>,
+    pub(super) rows_acceptable: Option<u64>,
+    pub(super) proof: Option<String>,
+    pub(super) sample: Option<SampleReport>,
+    /// How to name its offending rows, where there are any.
+    pub(super) evidence: Vec<Evidence>,
 }
 
 impl Asking<'_> {
@@ -71,20 +79,58 @@ impl Asking<'_> {
         Ok(values(gate, ask, &own, &answers))
     }
 
-    /// The outcome of one gate; without a measurement, it is asked alone.
+    /// The verdict on one gate; without a measurement, it is asked alone.
     pub(super) async fn judge(
         &self,
         gate: usize,
         ask: &Ask,
         measured: Option<Measured>,
     ) -> Result<Judged> {
-        let mut measured = match measured {
+        let measured = match measured {
             Some(measured) => measured,
             None => self.measure_alone(gate, ask).await?,
         };
-        if let Some(kept) = self.kept.get(&gate) {
-            measured = kept.clone().and(measured);
+        let mut measured = self.with_kept(gate, measured);
+        let mut evidence = ask.evidence.clone();
+        while let Some(more) = self.ask_more(gate, &measured)? {
+            measured = measured.and(self.measure_alone(gate, &more).await?);
+            evidence.extend(more.evidence);
         }
+        let mut judgement = self.gates[gate].definition.judge(&measured);
+        let sample = self
+            .judge_sample(gate, ask, &measured, &mut judgement)
+            .await?;
+        Ok(self.judged(gate, ask, measured, judgement, sample, evidence))
+    }
+
+    /// The same where it takes no further question; `None` where it does.
+    pub(super) fn judge_at_once(
+        &self,
+        gate: usize,
+        ask: &Ask,
+        measured: &Measured,
+    ) -> Result<Option<Judged>> {
+        let measured = self.with_kept(gate, measured.clone());
+        let definition = &self.gates[gate];
+        if definition.sample.is_some() || self.ask_more(gate, &measured)?.is_some() {
+            return Ok(None);
+        }
+        let judgement = definition.definition.judge(&measured);
+        let evidence = ask.evidence.clone();
+        let judged = self.judged(gate, ask, measured, judgement, None, evidence);
+        Ok(Some(judged))
+    }
+
+    /// What a gate has measured, with the answers of an earlier moment that still count.
+    fn with_kept(&self, gate: usize, measured: Measured) -> Measured {
+        match self.kept.get(&gate) {
+            Some(kept) => kept.clone().and(measured),
+            None => measured,
+        }
+    }
+
+    /// What the answers make a gate ask next.
+    fn ask_more(&self, gate: usize, measured: &Measured) -> Result<Option<Ask>> {
         let definition = &self.gates[gate];
         let known = Known {
             catalogs: self.catalogs,
@@ -93,19 +139,22 @@ impl Asking<'_> {
             sample: sample_of(definition, self.options),
             show: &definition.show,
         };
-        let mut evidences = ask.evidence.clone();
-        while let Some(more) = definition.definition.ask_more(&known, &measured)? {
-            let more = Ask {
-                limit: definition.limit(),
-                ..more
-            };
-            measured = measured.and(self.measure_alone(gate, &more).await?);
-            evidences.extend(more.evidence);
-        }
-        let mut judgement = definition.definition.judge(&measured);
-        let sample = self
-            .judge_sample(gate, ask, &measured, &mut judgement)
-            .await?;
+        let more = definition.definition.ask_more(&known, measured)?;
+        let limit = definition.limit();
+        Ok(more.map(|more| Ask { limit, ..more }))
+    }
+
+    /// What a judgement comes to.
+    fn judged(
+        &self,
+        gate: usize,
+        ask: &Ask,
+        measured: Measured,
+        judgement: Judgement,
+        sample: Option<SampleReport>,
+        mut evidence: Vec<Evidence>,
+    ) -> Judged {
+        let definition = &self.gates[gate];
         let level = match (judgement.verdict, definition.on_empty) {
             (Verdict::Passed, _) | (Verdict::Empty, OnEmpty::Pass) => Some(Level::Passed),
             (Verdict::Warned, _) => Some(Level::Warned),
@@ -118,34 +167,20 @@ impl Asking<'_> {
         let rows_acceptable = is_failed
             .then(|| definition.definition.rows_acceptable(&measured, &judgement))
             .flatten();
-        let limit = definition.examples.unwrap_or(self.options.examples) as usize;
         let is_bad = matches!(
             level,
             Some(Level::Failed | Level::Warned | Level::Undecided)
         );
-        let mut named = Named::default();
-        let mut statements = Vec::new();
-        for evidence in evidences.iter().filter(|_| is_bad) {
-            if measured.count(&evidence.counted_by) == 0 {
-                continue;
-            }
-            statements.push(evidence.sql.as_str());
-            let found = self
-                .name_rows(definition, evidence, limit, &mut named)
-                .await;
-            found.map_err(|error| error.context("offending rows could not be listed"))?;
-        }
-        let outcome = Outcome::Judged {
-            judgement: Box::new(judgement),
+        evidence.retain(|evidence| is_bad && measured.count(&evidence.counted_by) > 0);
+        Judged {
+            measured,
+            judgement,
             level,
-            rows: named.rows,
-            rows_left_out: named.left_out,
-            sql: (!statements.is_empty()).then(|| statements.join(";\n")),
             rows_acceptable,
             proof: ask.proof.clone(),
-            sample: sample.map(Box::new),
-        };
-        Ok(Judged { outcome, measured })
+            sample,
+            evidence,
+        }
     }
 
     /// What a sample says of a gate, if it looked at one.
@@ -191,40 +226,6 @@ impl Asking<'_> {
         Ok(self.measure_alone(gate, &ask).await?.count(&label) > 0)
     }
 
-    /// Adds the first rows of one sort, up to `limit` and to [`BYTES_MAX`] of all sorts together.
-    async fn name_rows(
-        &self,
-        gate: &Gate,
-        evidence: &Evidence,
-        limit: usize,
-        named: &mut Named,
-    ) -> Result<()> {
-        let limit = limit.saturating_sub(named.rows.len());
-        let Some(statement) = evidence
-            .first(limit, self.options.values)
-            .filter(|_| limit > 0 && named.left_out == 0)
-        else {
-            return Ok(());
-        };
-        let room = BYTES_MAX.saturating_sub(named.rows.iter().map(OffendingRow::bytes).sum());
-        let pool = self.pool(&evidence.side);
-        let found = pool
-            .rows_within(&statement, limit, room, gate.limit())
-            .await;
-        let (rows, left_out) = found.map_err(|failure| self.told(failure))?;
-        named.left_out += left_out;
-        named.rows.extend(rows.into_iter().map(|values| {
-            let columns = evidence.columns(self.options.values);
-            let mut columns = columns.map(|column| column.name.clone()).zip(values);
-            OffendingRow {
-                key: columns.by_ref().take(evidence.key.len()).collect(),
-                values: columns.collect(),
-                what: evidence.what.clone(),
-            }
-        }));
-        Ok(())
-    }
-
     /// What is told of a failure: the server's own words may quote a value that it could not take, and
     /// are withheld where a column is masked, whichever it was.
     pub(super) fn told(&self, failure: Failure) -> Error {
@@ -235,17 +236,6 @@ impl Asking<'_> {
         }
     }
 }
-
-/// Offending rows, as far as they are named.
-#[derive(Default)]
-struct Named {
-    rows: Vec<OffendingRow>,
-    /// How many were left out because they are too large.
-    left_out: u64,
-}
-
-/// The offending rows of one gate hold no more text than this.
-const BYTES_MAX: usize = 64 * 1024;
 
 /// The values of one gate out of the answers to a plan.
 pub(super) fn values(gate: usize, ask: &Ask, plan: &Plan, answers: &Answers) -> Measured {

@@ -8,6 +8,7 @@ mod cost;
 mod early;
 mod explain;
 mod masks;
+mod name;
 mod pool;
 mod prepare;
 mod recheck;
@@ -237,7 +238,7 @@ pub async fn check(
             break round.abandon(&error).await;
         }
         let lost = round.take_lost();
-        if !patience.again(&lost) {
+        if !patience.again(&lost, round.found.is_lost_together) {
             let measured = std::mem::take(&mut round.found.measured);
             let mut again = recheck::Rechecks::new(gates, options, round.finish(lost), measured);
             // Ended early, what differed has differed.

@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::error::{ErrorKind, Result};
 use crate::gate::Runs;
-use crate::pg::{Address, Failure, Limits, Session, terminate};
+use crate::pg::{Address, Failure, Limits, Room, Session, Taken, terminate};
 use crate::plan::Step;
 use crate::sql::Sql;
 
@@ -62,20 +62,30 @@ impl Pool {
         lent.give_back(found)
     }
 
-    /// The same as far as their text has no more than `bytes`, and how many were left out for that.
+    /// The same as far as there is room for them.
     pub(super) async fn rows_within(
         &self,
         statement: &Sql,
-        limit: usize,
-        bytes: usize,
+        room: Room,
         time: Option<Duration>,
-    ) -> Result<(Vec<Vec<Option<String>>>, u64), Failure> {
+    ) -> Result<Taken, Failure> {
         let mut lent = self.take().await;
         let found = lent
             .within(time, async |session| {
-                session.rows_within(statement, limit, bytes).await
+                session.rows_within(statement, room).await
             })
             .await;
+        lent.give_back(found)
+    }
+
+    /// The rows of a statement that has several parts, see [`Session::rows_by_part`].
+    pub(super) async fn rows_by_part(
+        &self,
+        statement: &Sql,
+        parts: &[(usize, Room)],
+    ) -> Result<Vec<Taken>, Failure> {
+        let mut lent = self.take().await;
+        let found = lent.session.rows_by_part(statement, parts).await;
         lent.give_back(found)
     }
 

@@ -8,10 +8,11 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gate::catalog::Side;
 use crate::gate::{Ask, Gate, Measured};
-use crate::pg::{Address, Snapshot, random_hex};
-use crate::plan::{Plan, plan};
+use crate::pg::{Address, Snapshot, Taken, random_hex};
+use crate::plan::{Pass, Plan, plan};
 
 use super::ask::{Answers, Asking, Judged, values};
+use super::name::Named;
 use super::pool::Pool;
 use super::prepare::Prepared;
 use super::{Findings, Options, Outcome};
@@ -44,6 +45,8 @@ pub(super) struct Found<'a> {
     pub(super) measured: BTreeMap<usize, Measured>,
     /// Gates that were being measured when a connection was lost.
     pub(super) lost: BTreeMap<usize, Error>,
+    /// Whether that was while a pass named their rows: alone, most of them would not have lost it.
+    pub(super) is_lost_together: bool,
 }
 
 /// Something to do on a session.
@@ -52,12 +55,18 @@ enum Job {
     Step(usize),
     /// Judge a gate; without a measurement, ask it alone.
     Judge(usize, Option<Measured>),
+    /// Name the offending rows of a gate.
+    Name(usize, Box<Judged>),
+    /// Name those of several.
+    NameTogether(Pass),
 }
 
 /// What came of a [`Job`].
 enum Done {
     Step(usize, Result<Vec<Option<String>>>),
-    Judge(usize, Result<Judged>),
+    Judge(usize, Result<Box<Judged>>),
+    Name(usize, Result<(Box<Judged>, Named)>),
+    NameTogether(Pass, Result<Vec<Option<Taken>>>),
 }
 
 impl Found<'_> {
@@ -82,6 +91,14 @@ impl Found<'_> {
             self.failed_at.insert(gate, step);
             self.errored(gate, error);
         }
+    }
+
+    /// The outcome of a gate whose rows are named.
+    fn finished(&mut self, gate: usize, judged: Judged, named: Named) {
+        if self.gates[gate].definition.recheck().is_some() {
+            self.measured.insert(gate, judged.measured.clone());
+        }
+        self.outcomes.insert(gate, judged.with(named));
     }
 
     /// Whether a gate still waits for its outcome.
@@ -118,6 +135,7 @@ impl<'a> Round<'a> {
                 failed_at: BTreeMap::new(),
                 measured: BTreeMap::new(),
                 lost: BTreeMap::new(),
+                is_lost_together: false,
             },
         }
     }
@@ -149,8 +167,19 @@ impl<'a> Round<'a> {
         std::mem::take(&mut self.found.lost)
     }
 
-    /// What was found; gates whose connection was lost are errored.
+    /// What was found; gates whose connection was lost are errored, and so are those that were not asked before that.
     pub(super) fn finish(mut self, lost: BTreeMap<usize, Error>) -> Findings {
+        if let Some(first) = lost.values().next() {
+            let what = format!("not evaluated: a connection was lost: {}", first.message());
+            let mut unasked = Error::new(ErrorKind::ConnectionLost, what);
+            if let Some(sqlstate) = first.sqlstate() {
+                unasked = unasked.with_sqlstate(sqlstate);
+            }
+            for gate in 0..self.gates.len() {
+                let outcomes = self.found.outcomes.entry(gate);
+                outcomes.or_insert_with(|| Outcome::Errored(unasked.clone()));
+            }
+        }
         for (gate, error) in lost {
             self.found.outcomes.insert(gate, Outcome::Errored(error));
         }
@@ -167,7 +196,8 @@ impl<'a> Round<'a> {
     }
 
     /// Runs the plan of all asks, on all sessions at once, and judges each gate as soon as all of
-    /// its steps were answered.
+    /// its steps were answered. Gates whose last answer comes with the same step have their offending rows named
+    /// together, where that is worth it.
     async fn measure(&mut self, prepared: Prepared) {
         let Prepared {
             catalogs,
@@ -209,14 +239,22 @@ impl<'a> Round<'a> {
             match done {
                 Done::Step(index, Ok(row)) => {
                     answers.insert(index, row);
+                    let mut judged = BTreeMap::new();
                     for gate in &all.steps[index].gates {
                         let bindings = all.bindings.get(gate).into_iter().flatten();
                         let mut steps = bindings.map(|binding| &binding.step);
                         if found.is_open(*gate) && steps.all(|step| answers.contains_key(step)) {
                             let measured = values(*gate, &asks[gate], &all, &answers);
-                            queue.judge(*gate, measured);
+                            match asking.judge_at_once(*gate, &asks[gate], &measured) {
+                                Ok(Some(one)) => {
+                                    judged.insert(*gate, one);
+                                }
+                                Ok(None) => queue.judge(*gate, measured),
+                                Err(error) => found.errored(*gate, error),
+                            }
                         }
                     }
+                    asking.name_all(judged, self.is_again, found, &mut queue);
                 }
                 // One gate's expression can bring down a shared scan; each is then asked alone.
                 Done::Step(index, Err(error))
@@ -229,13 +267,40 @@ impl<'a> Round<'a> {
                         found.failed(*gate, queue.places[&index], error.clone());
                     }
                 }
-                Done::Judge(gate, Ok(Judged { outcome, measured })) => {
-                    if self.gates[gate].definition.recheck().is_some() {
-                        found.measured.insert(gate, measured);
-                    }
-                    found.outcomes.insert(gate, outcome);
+                Done::Judge(gate, Ok(judged)) => {
+                    let judged = BTreeMap::from([(gate, *judged)]);
+                    asking.name_all(judged, self.is_again, found, &mut queue);
                 }
                 Done::Judge(gate, Err(error)) => found.errored(gate, error),
+                Done::Name(gate, Ok((judged, named))) => found.finished(gate, *judged, named),
+                Done::Name(gate, Err(error)) => found.errored(gate, error),
+                Done::NameTogether(pass, Ok(parts)) => {
+                    for (part, taken) in pass.parts.iter().zip(parts) {
+                        let judged = queue.unnamed(part.gate);
+                        match taken {
+                            Some(taken) => {
+                                let named = asking.named(&judged, taken);
+                                found.finished(part.gate, judged, named);
+                            }
+                            None => queue.name_alone(part.gate, judged),
+                        }
+                    }
+                }
+                Done::NameTogether(pass, Err(error))
+                    if error.kind() == ErrorKind::ConnectionLost =>
+                {
+                    found.is_lost_together = pass.parts.len() > 1;
+                    for part in &pass.parts {
+                        found.errored(part.gate, error.clone());
+                    }
+                }
+                // One gate's key or value can bring down a pass; each is then named alone.
+                Done::NameTogether(pass, Err(_)) => {
+                    for part in &pass.parts {
+                        let judged = queue.unnamed(part.gate);
+                        queue.name_alone(part.gate, judged);
+                    }
+                }
             }
             if !found.lost.is_empty() {
                 return;
@@ -256,11 +321,39 @@ impl Asking<'_> {
         }
     }
 
+    /// Has the offending rows of gates named that were judged at once; those without any are finished. Once a
+    /// connection was lost, each is named alone, so that it loses only its own.
+    fn name_all(
+        &self,
+        mut judged: BTreeMap<usize, Judged>,
+        is_again: bool,
+        found: &mut Found<'_>,
+        queue: &mut Queue,
+    ) {
+        for (gate, finished) in judged.extract_if(.., |_, one| one.evidence.is_empty()) {
+            found.finished(gate, finished, Named::default());
+        }
+        let passes = match is_again {
+            true => Vec::new(),
+            false => self.passes(&judged),
+        };
+        queue.name(judged, passes);
+    }
+
     async fn run(&self, job: Job, plan: &Plan, asks: &BTreeMap<usize, Ask>) -> Done {
         match job {
             Job::Step(index) => Done::Step(index, self.answer(&plan.steps[index]).await),
             Job::Judge(gate, measured) => {
-                Done::Judge(gate, self.judge(gate, &asks[&gate], measured).await)
+                let judged = self.judge(gate, &asks[&gate], measured).await;
+                Done::Judge(gate, judged.map(Box::new))
+            }
+            Job::Name(gate, judged) => {
+                let named = self.name(gate, &judged).await;
+                Done::Name(gate, named.map(|named| (judged, named)))
+            }
+            Job::NameTogether(pass) => {
+                let found = self.name_together(&pass).await;
+                Done::NameTogether(pass, found)
             }
         }
     }
@@ -268,6 +361,10 @@ impl Asking<'_> {
 
 /// What is to be done, in an order that does not depend on time.
 struct Queue {
+    /// What names offending rows.
+    naming: VecDeque<Job>,
+    /// Gates whose rows a pass names.
+    named_together: BTreeMap<usize, Judged>,
     /// Gates whose answers are there, so that a run that ends early has judged them.
     answered: VecDeque<(usize, Measured)>,
     /// Steps, in the order of the gates; last those whose time is measured, each on its own.
@@ -290,6 +387,8 @@ impl Queue {
         let is_unasked = |gate: &usize| plan.bindings.get(gate).is_none_or(Vec::is_empty);
         let unasked = asks.iter().filter(|(gate, _)| is_unasked(gate));
         Self {
+            naming: VecDeque::new(),
+            named_together: BTreeMap::new(),
             answered: unasked
                 .map(|(gate, ask)| (*gate, values(*gate, ask, plan, &Answers::new())))
                 .collect(),
@@ -307,8 +406,34 @@ impl Queue {
         self.answered.push_back((gate, measured));
     }
 
+    /// Has the offending rows of gates named, by passes and, of gates that are in none, alone.
+    fn name(&mut self, mut judged: BTreeMap<usize, Judged>, passes: Vec<Pass>) {
+        for pass in passes {
+            let gates = pass.parts.iter().map(|part| part.gate);
+            let gates = gates.filter_map(|gate| judged.remove_entry(&gate));
+            self.named_together.extend(gates);
+            self.naming.push_back(Job::NameTogether(pass));
+        }
+        for (gate, judged) in judged {
+            self.name_alone(gate, judged);
+        }
+    }
+
+    fn name_alone(&mut self, gate: usize, judged: Judged) {
+        self.naming.push_back(Job::Name(gate, Box::new(judged)));
+    }
+
+    /// A gate whose rows a pass was to name.
+    fn unnamed(&mut self, gate: usize) -> Judged {
+        let judged = self.named_together.remove(&gate);
+        judged.expect("each gate is in one pass")
+    }
+
     /// What to do next while `running` other things are being done.
     fn next(&mut self, plan: &Plan, running: usize) -> Option<Job> {
+        if let Some(job) = self.naming.pop_front() {
+            return Some(job);
+        }
         if let Some((gate, measured)) = self.answered.pop_front() {
             return Some(Job::Judge(gate, Some(measured)));
         }

@@ -22,6 +22,7 @@ mod lint;
 #[cfg(target_os = "linux")]
 mod memory;
 mod migrate;
+mod naming;
 mod parity;
 mod platform;
 mod project;

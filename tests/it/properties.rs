@@ -18,6 +18,11 @@ create table s.parents (id int primary key);
 create table s.copies (id int, n numeric, note text);
 create table s.originals (id int primary key, n int, note text);
 create table s."Rows" (id int primary key, n int, code text, parent int, l int, r int, note text);
+create table s.plain (id int, n int, code text, parent int, l int, r int, note text);
+create table s.named (like s.plain, name text primary key);
+create table s.parted (like s.plain) partition by hash (id);
+create table s.parted_b partition of s.parted for values with (modulus 2, remainder 0);
+create table s.parted_a partition of s.parted for values with (modulus 2, remainder 1);
 "#;
 
 /// One row of the table; its id is its place in the list.
@@ -496,6 +501,88 @@ fn fused_results_equal_those_of_each_gate_alone() {
             let fused = serde_json::to_value(fused).unwrap();
             let alone = serde_json::to_value(alone).unwrap();
             prop_assert_eq!(fused, alone, "{}", rules[index]);
+        }
+        Ok(())
+    });
+}
+
+/// One gate that names rows of one of several tables with the same columns: by a primary key, by where they lie, by
+/// partition.
+fn naming() -> impl Strategy<Value = String> {
+    let number = || prop::sample::select(vec!["n", "l", "r", "parent"]);
+    let text = || prop::sample::select(vec!["code", "note"]);
+    let table = prop::sample::select(vec!["Rows", "plain", "named", "parted"]);
+    let rule = prop_oneof![
+        (number(), -2..5_i32)
+            .prop_map(|(c, min)| format!("kind = 'range'\ncolumn = '{c}'\nmin = {min}\n")),
+        text().prop_map(|c| format!(
+            "kind = 'pattern'\ncolumn = '{c}'\nregex = '[a-z1-3]'\nnulls = 'offend'\n"
+        )),
+        (number(), text())
+            .prop_map(|(a, b)| format!("kind = 'completeness'\ncolumns = ['{a}', '{b}']\n")),
+        (number(), number()).prop_map(|(a, b)| {
+            format!("kind = 'relation'\nleft = '{a}'\nop = '<='\nright = '{b} + 1'\n")
+        }),
+        number().prop_map(|c| format!(
+            "kind = 'accepted_values'\ncolumn = '{c}'\nfrom = 's.parents.id'\n"
+        )),
+    ];
+    let filter = prop::sample::select(vec![
+        "",
+        "",
+        "where = 'code is null -- or not'\n",
+        "where = '1 / (n - 3) > 0'\n",
+        "where = 'id % 2 = 0 or l = 1'\n",
+    ]);
+    let named = prop::sample::select(vec![
+        "",
+        "key = ['note', 'id']\n",
+        "show = ['code', 'n', 'id']\n",
+        "statement_timeout = '60s'\n",
+    ]);
+    (table, rule, filter, named, 1..6_u32).prop_map(|(table, rule, filter, named, examples)| {
+        format!("table = 's.{table}'\nexamples = {examples}\n{rule}{filter}{named}")
+    })
+}
+
+#[test]
+fn rows_named_together_are_those_named_one_by_one() {
+    const COPIES: &str = "truncate s.plain, s.named, s.parted; \
+        insert into s.plain select * from s.\"Rows\" order by note, id desc; \
+        insert into s.parted table s.plain; \
+        insert into s.named select *, coalesce(code, 'x') || id from s.plain";
+    let input = (data(), prop::collection::vec(naming(), 4..20));
+    for_all(16, &input, |runtime, database, ((rows, parents), rules)| {
+        let suite = gates(&suite(&rules));
+        let options = |connections| Options {
+            values: true,
+            connections,
+            ..Options::default()
+        };
+        let (together, alone) = runtime.block_on(async {
+            fill(database, &rows, &parents).await;
+            let mut connection = database.connect().await.unwrap();
+            sqlx::raw_sql(COPIES)
+                .execute(&mut connection)
+                .await
+                .unwrap();
+            let together = check_with(&suite, database.address(), &options(2)).await;
+            let mut alone = Vec::new();
+            for gate in &suite {
+                let gate = std::slice::from_ref(gate);
+                alone.extend(check_with(gate, database.address(), &options(1)).await);
+            }
+            (together, alone)
+        });
+        for (index, (together, alone)) in together.iter().zip(&alone).enumerate() {
+            let told = |gate: &GateReport| {
+                let rows = serde_json::to_value(&gate.rows).unwrap();
+                (gate.outcome, rows, gate.rows_left_out)
+            };
+            prop_assert_eq!(told(together), told(alone), "{}", rules[index]);
+            if together.outcome != State::Errored {
+                prop_assert_eq!(&together.sql, &alone.sql, "{}", rules[index]);
+            }
         }
         Ok(())
     });

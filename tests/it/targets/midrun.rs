@@ -83,6 +83,29 @@ async fn a_backend_that_is_terminated_costs_one_gate() {
 }
 
 #[tokio::test]
+async fn without_retries_each_gate_that_was_not_asked_is_errored_by_its_own_name() {
+    let (database, mut session) = sessions().await;
+    let later = TEN.replace("'ten'", "'later'");
+    let project = Project::new(&[("gates/g.toml", &[SLEEPS, ELEVEN, &later].concat())]);
+    let more = ["--format", "json", "--retries", "0", "--connections", "1"];
+    let child = start(&project, database.address(), &more);
+    let pid = sleeper(&mut session, database.name()).await;
+    sqlx::query("select pg_terminate_backend($1)")
+        .bind(pid)
+        .execute(&mut session)
+        .await
+        .unwrap();
+    let said = Said::of(&child.wait_with_output().unwrap());
+    assert_eq!(said.code, Some(3), "{}", said.all());
+    let expected = ["sleeps", "eleven", "later"].map(|id| format!("{id} errored 57P01"));
+    assert_eq!(said.told(), expected);
+    let report = said.json();
+    let message = report["gates"][1]["message"].as_str().unwrap();
+    let told = "not evaluated: a connection was lost: terminating connection";
+    assert!(message.starts_with(told), "{message}");
+}
+
+#[tokio::test]
 async fn a_statement_that_takes_too_long_is_ended() {
     let (database, _) = sessions().await;
     let project = Project::new(&[("gates/g.toml", &[ELEVEN, SLEEPS, TEN].concat())]);
