@@ -334,6 +334,13 @@ fn gate_report(gate: &Gate, outcome: Outcome, mask: &dyn Fn(&str) -> String) -> 
             report.rows = rows;
             report.rows_left_out = rows_left_out;
             report.findings = judgement.findings;
+            for repair in report
+                .findings
+                .iter_mut()
+                .filter_map(|one| one.repair.as_mut())
+            {
+                *repair = mask(repair);
+            }
         }
     }
     report

@@ -18,6 +18,7 @@ use super::shared::{ask_proved, judge_proved, scope_needs, scope_of};
 
 mod implied;
 mod key;
+mod repair;
 
 use key::{Key, Requirement};
 
@@ -31,8 +32,15 @@ const REFERENCING: &str = "referencing ";
 /// and broken; `--trust-constraints` takes the word of a valid one between two ordinary tables, for
 /// gates with `table`. With `schemas` in place of `table` every declared foreign key of those
 /// schemas is looked at, and every column `x_id` or `x_key` that a name alone makes a reference to a
-/// table `x` or `xs` with a primary key of one column; each finding is named with the SQL that
+/// table `x` or `xs` with a primary key of one column. Each finding is named with the SQL that
 /// repairs it.
+///
+/// What becomes of orphans only somebody can say who knows the data. Their repair, run as it is, shows what
+/// they refer to and changes nothing; to let them refer to nothing, where their columns may be null, and to
+/// delete them, with all that `ON DELETE CASCADE` takes along, stand below it as comments, one of which to
+/// choose. A type is made the one that is referred to; where that could round or cut a value, the statement is a
+/// comment below one that shows what it would change. It rewrites the table under its strongest lock, and is
+/// refused while a view reads the column.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ForeignKeyHolds {
@@ -187,27 +195,26 @@ impl Kind for ForeignKeyHolds {
             bound.level(orphans, referencing).into()
         };
         let mut findings = measured.findings.clone();
-        for (key, n) in measured.counts("orphans ") {
-            let is_partitioned = measured.has(&format!("{}{key}", key::AFTER_ORPHANS));
+        let with_some = |(_, n): &(&str, u64)| *n > 0;
+        let broken = measured.counts("orphans ").filter(with_some);
+        let broken: Vec<(&str, u64)> = broken.collect();
+        for (key, _) in &broken {
             // Of one key, every finding is about it.
             let of_key = findings
                 .iter_mut()
                 .filter(|finding| key.is_empty() || finding.what.starts_with(&format!("{key}: ")));
-            of_key.for_each(|finding| key::with_orphans(finding, n, is_partitioned));
+            of_key.for_each(|finding| key::with_orphans(measured, finding, None));
         }
-        for (key, n) in measured.counts("implied ") {
+        for (key, n) in measured.counts("implied ").filter(with_some) {
             let mut of_key = findings.iter_mut();
             if let Some(finding) = of_key.find(|finding| finding.what.starts_with(key)) {
-                let is_partitioned = measured.has(&format!("{}{key}", key::AFTER_ORPHANS));
-                implied::with_orphans(finding, n, is_partitioned);
+                key::with_orphans(measured, finding, Some(n));
             }
         }
+        let orphaned = broken.iter();
+        let orphaned = orphaned.map(|(key, n)| key::orphans(measured, key, *n));
+        findings.splice(0..0, orphaned);
         let mut message = if self.table.is_none() {
-            let broken: Vec<(&str, u64)> = measured
-                .counts("orphans ")
-                .filter(|(_, n)| *n > 0)
-                .collect();
-            findings.splice(0..0, broken.iter().map(|(key, n)| key::orphans(key, *n)));
             if orphans == 0 {
                 format!(
                     "{} refer to a row that is there, through {}",
@@ -305,7 +312,7 @@ impl ForeignKeyHolds {
         };
         let required = self.require.as_deref().unwrap_or_default();
         let mut findings = key.findings(required, "");
-        findings.retain(|finding| finding.is_failure);
+        findings.retain(|found| found.finding.is_failure);
         let filter = self.r#where.as_ref();
         let trusted = key.trusted().filter(|_| proof >= Proof::Declared);
         let mut ask = match trusted.filter(|_| findings.is_empty()) {
@@ -315,7 +322,9 @@ impl ForeignKeyHolds {
             }
             None => key.ask(filter, None, values, known.sample)?,
         };
-        ask.findings = findings;
+        findings
+            .into_iter()
+            .for_each(|found| found.add_to(&mut ask));
         Ok(ask)
     }
 
@@ -361,8 +370,9 @@ impl ForeignKeyHolds {
             ask.measures.extend(own.measures);
             ask.evidence.extend(own.evidence);
             ask.known.extend(own.known);
-            ask.findings
-                .extend(key.findings(required, &format!("{name}: ")));
+            for found in key.findings(required, &format!("{name}: ")) {
+                found.add_to(&mut ask);
+            }
         }
         let is_failure = required.contains(&Requirement::Declared);
         for implied in implied::references(catalog, &self.schemas) {
