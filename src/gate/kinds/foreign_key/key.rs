@@ -172,7 +172,7 @@ impl Key<'_> {
     }
 
     /// The rows that refer to something.
-    fn present(&self) -> Sql {
+    pub(super) fn present(&self) -> Sql {
         self.each(" and ", sql!("is not null"))
     }
 
