@@ -209,3 +209,71 @@ async fn the_repairs_of_foreign_keys_run_and_repair(#[case] orphans: Orphans) {
         assert_eq!(told[4], 0, "{text}: {told:?}");
     }
 }
+
+/// Every way to have what the matrix does not say, and not to have what it says.
+const OPEN: &str = r#"
+do $$ begin
+  if to_regrole('repairs_app') is null then create role repairs_app; end if;
+  if to_regrole('repairs_group') is null then create role repairs_group; end if;
+  if to_regrole('repairs_maker') is null then create role repairs_maker; end if;
+end $$;
+grant repairs_group to repairs_app;
+create schema s;
+create table s.bets (id int, note text);
+create type s."odd, type" as enum ('a');
+create function s.odds(int, s."odd, type") returns int language sql as 'select 1';
+create function s.odds() returns int language sql security definer as 'select 1';
+create procedure s.settle(inout bet int) language sql as 'select 1';
+create aggregate s.best(int) (sfunc = int4larger, stype = int);
+create function s.open() returns int language sql security definer as 'select 1';
+create sequence s."next ""one";
+grant create on schema s to repairs_maker;
+grant update (note) on s.bets to repairs_app;
+grant usage on sequence s."next ""one" to public, repairs_group;
+grant execute on procedure s.settle(int) to repairs_group;
+alter default privileges in schema s grant execute on functions to public;
+-- What replaces the built-in grant to everybody begins as a copy of it.
+alter default privileges for role repairs_maker grant execute on functions to repairs_app;
+alter default privileges grant select on sequences to repairs_app;
+alter default privileges grant insert on tables to public;
+do $$ begin execute format('grant create on database %I to repairs_app', current_database()); end $$;
+"#;
+
+/// Grants, and what everybody has by itself, in the end are what the matrix says.
+#[tokio::test]
+async fn the_repairs_of_permissions_run_and_repair() {
+    let text = "[[gate]]\nid='matrix'\nkind='permissions'\nschemas=['s']\nothers='ignore'\n\
+        [gate.roles.repairs_maker]\n's'=['create']\n\
+        [gate.roles.repairs_app]\n's'=['usage']\n's.*'=['select']\n\
+        [gate.functions.repairs_app]\n's.odds'=['execute']\n\
+        [gate.functions.public]\n's.o*'=['execute']\n\
+        [gate.sequences.repairs_app]\n's.*'=['usage']\n\
+        [gate.database]\nrepairs_app=['connect']\n";
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("suite.toml");
+    std::fs::write(&path, text).unwrap();
+    let gates = postern::gate::load(&[path], &LoadOptions::default()).unwrap();
+    let database = support::database().await;
+    let mut connection = database.connect().await.unwrap();
+    execute(&mut connection, OPEN, "what is open").await;
+    let targets = BTreeMap::from([(Side::Main, database.address().clone())]);
+    let mut told = Vec::new();
+    for round in 0..4 {
+        let findings = postern::run::check(&gates.gates, &targets, &Options::default()).await;
+        let report = Report::new(&gates.gates, findings, database.address(), FailOn::Block);
+        let [gate] = report.gates.as_slice() else {
+            panic!("one gate was asked");
+        };
+        let found = gate.findings.iter().map(|finding| finding.what.clone());
+        told.push((gate.outcome, found.collect::<Vec<_>>()));
+        for finding in &gate.findings {
+            let what = format!("round {round}: {}", finding.what);
+            let sql = finding.repair.as_ref().expect(&what);
+            execute(&mut connection, sql, &what).await;
+        }
+    }
+    let everybody = "everybody will have EXECUTE on every function that `repairs_maker` makes";
+    let is_there = told[0].1.iter().any(|what| what.starts_with(everybody));
+    assert!(is_there && told[0].1.len() > 10, "{told:#?}");
+    assert_eq!(told[3], (State::Passed, Vec::new()), "{told:#?}");
+}
