@@ -61,6 +61,21 @@ impl Sql {
         }
         Self(text)
     }
+
+    /// The same as a comment: every line behind `-- `, so that a name that holds a line break does not
+    /// bring what follows it back to life.
+    #[must_use]
+    pub fn commented(&self) -> Self {
+        let mut text = String::from("-- ");
+        let mut chars = self.0.chars().peekable();
+        while let Some(c) = chars.next() {
+            text.push(c);
+            if c == '\n' || (c == '\r' && chars.peek() != Some(&'\n')) {
+                text.push_str("-- ");
+            }
+        }
+        Self(text)
+    }
 }
 
 impl fmt::Display for Sql {
@@ -224,6 +239,27 @@ fn parse_dotted(text: &str) -> Result<Vec<Ident>, String> {
     }
 }
 
+/// A type, as the server's own `format_type` writes it: quoted where it has to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TypeName(String);
+
+impl TypeName {
+    /// Reads such a text; `None` where something outside of its quotes can be no part of a type.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (mut is_quoted, mut before) = (false, ' ');
+        let is_type = text.chars().all(|c| {
+            is_quoted ^= c == '"';
+            // A scale may be negative; two of these signs begin a comment.
+            let is_comment = c == '-' && before == '-';
+            before = c;
+            let is_plain =
+                c.is_ascii_lowercase() || c.is_ascii_digit() || "_ .,()[]-\"".contains(c);
+            is_quoted || (is_plain && !is_comment)
+        });
+        (is_type && !is_quoted && !text.is_empty()).then(|| Self(text.to_owned()))
+    }
+}
+
 /// SQL text that is part of the program itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Fixed(pub &'static str);
@@ -287,6 +323,7 @@ embed! {
         }
         this.name.embed(f)
     };
+    TypeName => |this, f| f.write_str(&this.0);
     Fixed => |this, f| f.write_str(this.0);
     Literal<'_> => |this, f| {
         // A backslash means itself only under standard_conforming_strings; E'' means the same always.
@@ -350,7 +387,30 @@ mod tests {
         );
     }
 
+    #[rstest]
+    #[case("numeric(10,-2)", true)]
+    #[case("timestamp(3) without time zone[]", true)]
+    #[case(r#"shop."we""ird; -- type""#, true)]
+    #[case("int; drop table t", false)]
+    #[case("int -- x", false)]
+    #[case("int /* x */", false)]
+    #[case(r#"shop."open"#, false)]
+    #[case("", false)]
+    fn only_what_can_be_a_type_is_one(#[case] text: &str, #[case] is_type: bool) {
+        let found = TypeName::parse(text).map(|name| sql!("{}", name).as_str().to_owned());
+        assert_eq!(found, is_type.then(|| text.to_owned()));
+    }
+
     proptest! {
+        #[test]
+        fn nothing_of_a_comment_is_live(text in "[a\n\r;-]{0,12}") {
+            let comment = sql!("{}", Ident::new(text)).commented();
+            // What ends a comment in Postgres is either of the two.
+            for line in comment.as_str().split(['\n', '\r']).filter(|line| !line.is_empty()) {
+                prop_assert!(line.starts_with("-- "), "{line:?}");
+            }
+        }
+
         #[test]
         fn any_name_survives_quoting(schema in "[^\0]{1,12}", name in "[^\0]{1,12}") {
             let relation = Relation::new(&*schema, &*name);

@@ -56,6 +56,7 @@ pub fn catalogs() -> BTreeMap<Side, Catalog> {
         type_name: type_name.to_owned(),
         category,
         is_not_null: false,
+        is_nullable: true,
         is_masked: false,
     };
     let relations = (0..TABLES).map(|table| {

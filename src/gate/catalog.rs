@@ -90,6 +90,8 @@ pub struct Column {
     pub category: char,
     /// Whether every row that a scan reads is held to `NOT NULL`.
     pub is_not_null: bool,
+    /// Whether an update may set it to null: it is neither `NOT NULL` nor generated.
+    pub is_nullable: bool,
     /// Whether its values stay in the database.
     pub is_masked: bool,
 }

@@ -123,8 +123,8 @@ pub struct Ask {
     pub evidence: Vec<Evidence>,
     /// What the catalog alone already says.
     pub findings: Vec<Finding>,
-    /// Counts that the catalog alone already gives, by label.
-    pub known: Vec<(String, u64)>,
+    /// Values that the catalog alone already gives, by label; null where it says enough that it is there.
+    pub known: Vec<(String, Option<String>)>,
     /// What in the catalog proves that nothing offends: the name of a constraint or an index.
     pub proof: Option<String>,
     /// How long one of its statements may take, where that is not up to the session. Such a gate shares no

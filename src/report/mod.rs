@@ -103,7 +103,7 @@ pub struct GateReport {
     pub measured: Option<Figure>,
     /// What the figure was held against.
     pub threshold: Option<Bounds>,
-    /// The constraint or index that proves it, where no row was looked at; null otherwise.
+    /// The constraint or index that proves it, or all that do, where no row was looked at; null otherwise.
     pub proof: Option<String>,
     /// What the sample says, where the gate looked at no more; null otherwise. Its `rows_checked` and
     /// `rows_offending` are those of the sample then.
@@ -334,6 +334,13 @@ fn gate_report(gate: &Gate, outcome: Outcome, mask: &dyn Fn(&str) -> String) -> 
             report.rows = rows;
             report.rows_left_out = rows_left_out;
             report.findings = judgement.findings;
+            for repair in report
+                .findings
+                .iter_mut()
+                .filter_map(|one| one.repair.as_mut())
+            {
+                *repair = mask(repair);
+            }
         }
     }
     report

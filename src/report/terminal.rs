@@ -160,7 +160,7 @@ pub(super) fn summary(report: &Report) -> String {
 }
 
 /// What stands below a gate that passed or had nothing to look at, when the look is verbose: the figure
-/// and the levels that it was held against.
+/// and the levels that it was held against, and what was found.
 fn held(gate: &GateReport) -> String {
     let mut out = String::new();
     if let Some(figure) = &gate.measured {
@@ -171,6 +171,18 @@ fn held(gate: &GateReport) -> String {
             if let Some(level) = level {
                 out.push_str(&format!("{word:<10}{level}\n"));
             }
+        }
+    }
+    out.push_str(&findings(gate));
+    out
+}
+
+fn findings(gate: &GateReport) -> String {
+    let mut out = String::new();
+    for finding in &gate.findings {
+        out.push_str(&format!("found     {}\n", one_line(&finding.what)));
+        if let Some(repair) = &finding.repair {
+            out.push_str(&format!("repair    {}\n", lines(repair)));
         }
     }
     out
@@ -203,12 +215,7 @@ pub(super) fn details(gate: &GateReport) -> String {
     if let Some(help) = &gate.help {
         out.push_str(&format!("help      {}\n", one_line(help)));
     }
-    for finding in &gate.findings {
-        out.push_str(&format!("found     {}\n", one_line(&finding.what)));
-        if let Some(repair) = &finding.repair {
-            out.push_str(&format!("repair    {}\n", lines(repair)));
-        }
-    }
+    out.push_str(&findings(gate));
     for row in &gate.rows {
         let columns = |columns: &[(String, Option<String>)]| {
             let columns = columns.iter().map(|(name, value)| {

@@ -247,7 +247,6 @@ pub(super) fn values(gate: usize, ask: &Ask, plan: &Plan, answers: &Answers) -> 
             .expect("a gate is judged only when all its steps were answered");
         (binding.label.clone(), value.clone())
     });
-    let known = ask.known.iter();
-    let known = known.map(|(label, n)| (label.clone(), Some(n.to_string())));
-    Measured::new(asked.chain(known), ask.findings.clone()).proved(ask.proof.clone())
+    Measured::new(asked.chain(ask.known.iter().cloned()), ask.findings.clone())
+        .proved(ask.proof.clone())
 }

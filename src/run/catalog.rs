@@ -35,7 +35,8 @@ select json_build_object(
         'name', a.attname, 'type_name', format_type(a.atttypid, a.atttypmod), 'category', t.typcategory,
         -- Postgres 18 has NOT NULL constraints whose existing rows were never looked at.
         'is_not_null', a.attnotnull and not exists (select from pg_constraint k
-            where k.conrelid = c.oid and k.contype = 'n' and not k.convalidated and a.attnum = any(k.conkey)))
+            where k.conrelid = c.oid and k.contype = 'n' and not k.convalidated and a.attnum = any(k.conkey)),
+        'is_nullable', not a.attnotnull and not t.typnotnull and a.attgenerated = '')
         order by a.attnum), '[]')
       from pg_attribute a join pg_type t on t.oid = a.atttypid
       where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
@@ -167,6 +168,7 @@ struct ColumnRow {
     type_name: String,
     category: char,
     is_not_null: bool,
+    is_nullable: bool,
 }
 
 #[derive(Deserialize)]
@@ -401,6 +403,7 @@ fn relation(row: RelationRow, masks: &Masks) -> RelationInfo {
                 type_name: column.type_name,
                 category: column.category,
                 is_not_null: row.is_enforced && column.is_not_null,
+                is_nullable: column.is_nullable,
             })
             .collect(),
         bytes: row.bytes,

@@ -271,3 +271,92 @@ async fn a_foreign_key_proves_only_where_its_word_is_taken() {
     let both = check(&project, &url, &["--trust-constraints", "--scan"]);
     assert_eq!(both.code, Some(2), "{}", both.all());
 }
+
+const KEYS: &str = "
+create schema s; create schema w; create schema e;
+create table s.t (id int primary key); insert into s.t select generate_series(1, 9);
+create table s.good (t int references s.t); insert into s.good values (1), (2), (null);
+create table s.bad (t int references s.t);
+create table s.late (t int); insert into s.late values (1), (99);
+alter table s.late add foreign key (t) references s.t not valid;
+create table s.off (t int references s.t); insert into s.off values (3);
+create table w.one (t int references s.t); insert into w.one values (1), (2);
+create table w.two (t int references s.t, u int references s.t); insert into w.two values (1, null);
+create table e.none (t int references s.t);
+set session_replication_role = replica;
+insert into s.bad values (1), (77);
+reset session_replication_role;
+alter table s.off disable trigger all";
+
+/// Of several keys each is proved or looked at on its own, and the report says which.
+#[tokio::test]
+async fn of_several_foreign_keys_each_is_proved_or_scanned() {
+    let database = filled(KEYS).await;
+    let gate = |id: &str, schema: &str, more: &str| {
+        format!(
+            "[[gate]]\nid='{id}'\nkind='foreign_key'\nschemas=['{schema}']\nrequire=[]\n{more}\n"
+        )
+    };
+    let text = [
+        gate("all", "s", ""),
+        gate("empty", "e", ""),
+        gate("share", "s", "at_most='20%'"),
+        gate("whole", "w", "warn_above='1%'\nat_most='2%'"),
+    ];
+    let project = Project::new(&[("gates/g.toml", &text.concat())]);
+    let url = database.address().to_secret_url();
+    // Outcome, proof, rows looked at and what is said; then what was not scanned.
+    let told = |more: &[&str]| {
+        let report = check(&project, &url, more).json();
+        let gates = report["gates"].as_array().unwrap().iter();
+        let lines = gates.flat_map(|gate| {
+            let of = |name: &str| gate[name].to_string().replace('"', "");
+            let line = ["id", "outcome", "proof", "rows_checked", "message"].map(of);
+            let findings = gate["findings"].as_array().unwrap().iter();
+            let findings = findings.map(|finding| finding["what"].as_str().unwrap().to_owned());
+            let unseen = findings.filter(|what| what.contains("not scanned"));
+            let unseen: Vec<String> = unseen.collect();
+            std::iter::once(line.join("  ")).chain(unseen)
+        });
+        lines.collect::<Vec<_>>()
+    };
+    let scanned = [
+        "all  failed  null  7  2 of 7 rows are orphans, in 2 of 4 foreign keys",
+        "empty  skipped  null  0  nothing to look at: 0 rows refer to a row that is there, through 1 foreign key",
+        "share  failed  null  7  2 of 7 rows are orphans, in 2 of 4 foreign keys",
+        "whole  passed  null  3  3 rows refer to a row that is there, through 3 foreign keys",
+    ];
+    assert_eq!(told(&[]), scanned);
+    assert_eq!(told(&["--scan"]), scanned);
+    let bad = "s.bad(t) → s.t(id): not scanned, proved by `bad_t_fkey`";
+    let good = "s.good(t) → s.t(id): not scanned, proved by `good_t_fkey`";
+    let of_all =
+        "1 of 3 rows are orphans, in 1 of 2 foreign keys; 2 more proved by their constraints";
+    let of_share =
+        "1 of 7 rows are orphans, in 1 of 2 foreign keys; 2 more proved by their constraints";
+    let of_whole = "all rows refer to a row that is there, through 2 foreign keys, each proved by its constraint";
+    let trusting = [
+        &format!("all  failed  null  3  {of_all}"),
+        bad,
+        good,
+        "empty  skipped  none_t_fkey  0  nothing to look at: 0 rows refer to a row that is there, through 1 foreign key",
+        // The share is of all rows, so that those of the trusted keys are counted.
+        &format!("share  passed  null  7  {of_share}"),
+        bad,
+        good,
+        // Nothing refers to anything through `u`, so that nothing is proved of it.
+        &format!("whole  passed  one_t_fkey, two_t_fkey, two_u_fkey  null  {of_whole}"),
+        "w.one(t) → s.t(id): not scanned, proved by `one_t_fkey`",
+        "w.two(t) → s.t(id): not scanned, proved by `two_t_fkey`",
+    ];
+    assert_eq!(told(&["--trust-constraints"]), trusting);
+    // What the catalog proves is not too much to read; what is scanned beside it is.
+    let within = ["--trust-constraints", "--max-scan", "1B", "--select"];
+    let held = |gate| check(&project, &url, &[&within[..], &[gate]].concat()).told();
+    assert_eq!(held("whole"), ["whole passed"]);
+    assert_eq!(held("all"), ["all errored"]);
+    let verbose = ["check", "--url", &url, "--trust-constraints", "--verbose"];
+    let shown = project.run(&verbose).all();
+    let line = "found     w.one(t) → s.t(id): not scanned, proved by `one_t_fkey`";
+    assert!(shown.contains(line), "{shown}");
+}

@@ -31,6 +31,7 @@ mod readiness;
 mod record;
 mod rehearse;
 mod relations;
+mod repairs;
 mod replay;
 mod reports;
 mod sampling;

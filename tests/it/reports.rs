@@ -94,11 +94,24 @@ fn report() -> Report {
             owner: Some("data team".to_owned()),
             tags: vec!["keys".to_owned()],
             rows: vec![row("17"), row("::stop::<b>\n%\u{1b}[2J")],
-            findings: vec![Finding {
-                what: "the key is not declared".to_owned(),
-                is_failure: true,
-                repair: Some("alter table s.bets add foreign key (game_id) references s.games".to_owned()),
-            }],
+            findings: vec![
+                Finding {
+                    what: "3 rows without a row to refer to".to_owned(),
+                    is_failure: false,
+                    repair: Some(
+                        "-- Look first at what is referred to and is not in \"s\".\"games\":\n\
+                         select \"game_id\", count(*) from \"s\".\"bets\" where …;\n\
+                         -- Then insert it there, or take the comment signs off this:\n\
+                         -- delete from \"s\".\"bets\" where …;"
+                            .to_owned(),
+                    ),
+                },
+                Finding {
+                    what: "no foreign key is declared".to_owned(),
+                    is_failure: true,
+                    repair: Some("alter table s.bets add foreign key (game_id) references s.games".to_owned()),
+                },
+            ],
             ..gate("bets_have_games", "foreign_key", State::Failed, "3 of 12,480 rows are orphans, over 2 keys", 10)
         },
         GateReport {

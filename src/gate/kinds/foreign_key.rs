@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::gate::catalog::{Catalog, ForeignKey, RelationInfo};
+use crate::gate::catalog::{ForeignKey, RelationInfo};
 use crate::gate::fields::{Reference, SqlText, TableName};
 use crate::gate::sampling::Rule;
 use crate::gate::threshold::{Amount, AtMost, count, rows_of};
@@ -18,8 +18,11 @@ use super::shared::{ask_proved, judge_proved, scope_needs, scope_of};
 
 mod implied;
 mod key;
+mod proved;
+mod repair;
 
 use key::{Key, Requirement};
+use proved::Proved;
 
 /// The label of the rows that refer to something, where a gate has one key.
 const REFERENCING: &str = "referencing ";
@@ -28,11 +31,18 @@ const REFERENCING: &str = "referencing ";
 /// table is an orphan. A row with a null among them refers to nothing, as in SQL's own MATCH
 /// SIMPLE; under MATCH FULL a row of which only some columns are null is offending too. Orphans are
 /// counted, not inferred from a constraint, as one whose triggers were off during a load can be valid
-/// and broken; `--trust-constraints` takes the word of a valid one between two ordinary tables, for
-/// gates with `table`. With `schemas` in place of `table` every declared foreign key of those
+/// and broken; `--trust-constraints` takes the word of a valid one between two ordinary tables, and the
+/// report names it. With `schemas` in place of `table` every declared foreign key of those
 /// schemas is looked at, and every column `x_id` or `x_key` that a name alone makes a reference to a
-/// table `x` or `xs` with a primary key of one column; each finding is named with the SQL that
+/// table `x` or `xs` with a primary key of one column. Each finding is named with the SQL that
 /// repairs it.
+///
+/// What becomes of orphans only somebody can say who knows the data. Their repair, run as it is, shows what
+/// they refer to and changes nothing; to let them refer to nothing, where their columns may be null, and to
+/// delete them, with all that `ON DELETE CASCADE` takes along, stand below it as comments, one of which to
+/// choose. A type is made the one that is referred to; where that could round or cut a value, the statement is a
+/// comment below one that shows what it would change. It rewrites the table under its strongest lock, and is
+/// refused while a view reads the column.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ForeignKeyHolds {
@@ -145,7 +155,7 @@ impl Kind for ForeignKeyHolds {
             (Some(table), Some(references)) => {
                 self.ask_one(known, catalog.relation(&table.0)?, references)
             }
-            _ => self.ask_all(catalog),
+            _ => self.ask_all(known),
         }
     }
 
@@ -165,14 +175,24 @@ impl Kind for ForeignKeyHolds {
     }
 
     fn judge(&self, measured: &Measured) -> Judgement {
-        if let Some(proof) = &measured.proof {
+        if let (Some(_), Some(proof)) = (&self.table, &measured.proof) {
             let bounds = AtMost::new(self.at_most, self.warn_above).bounds();
             let (good, none) = ("refer to a row that is there", |_| Figure::rows(0));
             return judge_proved(measured, REFERENCING, proof, good, none, bounds);
         }
-        let referencing = measured.sum("referencing ");
+        let proved = Proved::of(measured);
         let orphans = measured.sum("orphans ");
-        let keys = measured.counts("referencing ").count() as u64;
+        let keys = measured.counts("orphans ").count() as u64;
+        // Of which rows something is told: those that were looked at, and with a share all that it is of.
+        let referencing = match self.has_share() {
+            true => measured.sum(REFERENCING),
+            false => {
+                let looked_at = measured.counts("orphans ");
+                looked_at
+                    .map(|(key, _)| measured.count(&format!("{REFERENCING}{key}")))
+                    .sum()
+            }
+        };
         let bound = AtMost::new(self.at_most, self.warn_above);
         let failures = measured
             .findings
@@ -181,46 +201,50 @@ impl Kind for ForeignKeyHolds {
             .count();
         let verdict = if failures > 0 {
             Verdict::Failed
-        } else if referencing == 0 {
+        } else if referencing == 0 && proved.is_empty() {
             Verdict::Empty
         } else {
             bound.level(orphans, referencing).into()
         };
         let mut findings = measured.findings.clone();
-        for (key, n) in measured.counts("orphans ") {
-            let is_partitioned = measured.has(&format!("{}{key}", key::AFTER_ORPHANS));
+        let with_some = |(_, n): &(&str, u64)| *n > 0;
+        let broken = measured.counts("orphans ").filter(with_some);
+        let broken: Vec<(&str, u64)> = broken.collect();
+        for (key, _) in &broken {
             // Of one key, every finding is about it.
             let of_key = findings
                 .iter_mut()
                 .filter(|finding| key.is_empty() || finding.what.starts_with(&format!("{key}: ")));
-            of_key.for_each(|finding| key::with_orphans(finding, n, is_partitioned));
+            of_key.for_each(|finding| key::with_orphans(measured, finding, None));
         }
-        for (key, n) in measured.counts("implied ") {
+        for (key, n) in measured.counts("implied ").filter(with_some) {
             let mut of_key = findings.iter_mut();
             if let Some(finding) = of_key.find(|finding| finding.what.starts_with(key)) {
-                let is_partitioned = measured.has(&format!("{}{key}", key::AFTER_ORPHANS));
-                implied::with_orphans(finding, n, is_partitioned);
+                key::with_orphans(measured, finding, Some(n));
             }
         }
+        let orphaned = broken.iter();
+        let orphaned = orphaned.map(|(key, n)| key::orphans(measured, key, *n));
+        findings.splice(0..0, orphaned);
+        findings.extend(proved.findings());
         let mut message = if self.table.is_none() {
-            let broken: Vec<(&str, u64)> = measured
-                .counts("orphans ")
-                .filter(|(_, n)| *n > 0)
-                .collect();
-            findings.splice(0..0, broken.iter().map(|(key, n)| key::orphans(key, *n)));
-            if orphans == 0 {
+            if keys == 0 && !proved.is_empty() {
+                proved.alone()
+            } else if orphans == 0 {
                 format!(
-                    "{} refer to a row that is there, through {}",
+                    "{} refer to a row that is there, through {}{}",
                     rows_of(referencing, "row"),
-                    rows_of(keys, "foreign key")
+                    rows_of(keys + proved.empty, "foreign key"),
+                    proved.beside()
                 )
             } else {
                 format!(
-                    "{} of {} are orphans, in {} of {}",
+                    "{} of {} are orphans, in {} of {}{}",
                     count(orphans),
                     rows_of(referencing, "row"),
                     count(broken.len() as u64),
-                    rows_of(keys, "foreign key")
+                    rows_of(keys + proved.empty, "foreign key"),
+                    proved.beside()
                 )
             }
         } else if orphans == 0 {
@@ -250,7 +274,10 @@ impl Kind for ForeignKeyHolds {
         }
         Judgement {
             verdict,
-            rows_checked: Some(referencing),
+            rows_checked: match keys {
+                0 => proved.rows,
+                _ => Some(referencing),
+            },
             rows_offending: Some(orphans),
             measured: Figure::rows(orphans),
             threshold: bound.bounds(),
@@ -305,7 +332,7 @@ impl ForeignKeyHolds {
         };
         let required = self.require.as_deref().unwrap_or_default();
         let mut findings = key.findings(required, "");
-        findings.retain(|finding| finding.is_failure);
+        findings.retain(|found| found.finding.is_failure);
         let filter = self.r#where.as_ref();
         let trusted = key.trusted().filter(|_| proof >= Proof::Declared);
         let mut ask = match trusted.filter(|_| findings.is_empty()) {
@@ -315,12 +342,15 @@ impl ForeignKeyHolds {
             }
             None => key.ask(filter, None, values, known.sample)?,
         };
-        ask.findings = findings;
+        findings
+            .into_iter()
+            .for_each(|found| found.add_to(&mut ask));
         Ok(ask)
     }
 
     /// Every declared key of the schemas, and those that a name implies.
-    fn ask_all(&self, catalog: &Catalog) -> Result<Ask> {
+    fn ask_all(&self, known: &Known<'_>) -> Result<Ask> {
+        let catalog = known.catalog();
         let required = self.require.as_deref().unwrap_or(Requirement::ALL);
         let is_in = |schema: &str| {
             let mut patterns = self.schemas.iter();
@@ -334,6 +364,7 @@ impl ForeignKeyHolds {
             })
         };
         let mut ask = Ask::default();
+        let mut keys = Vec::new();
         for declared in &catalog.foreign_keys {
             let schema = declared.table.schema.as_ref();
             if !schema.is_some_and(|schema| is_in(schema.as_str())) {
@@ -348,28 +379,46 @@ impl ForeignKeyHolds {
                 ask.findings.push(key::missing_target(declared));
                 continue;
             };
-            let key = Key {
+            keys.push(Key {
                 table,
                 columns: &declared.columns,
                 target,
                 referenced: &declared.referenced_columns,
                 declared: Some(declared),
                 is_full: declared.is_match_full,
-            };
-            let name = key.name();
-            let own = key.ask(None, Some(&name), Values::default(), None)?;
-            ask.measures.extend(own.measures);
-            ask.evidence.extend(own.evidence);
-            ask.known.extend(own.known);
-            ask.findings
-                .extend(key.findings(required, &format!("{name}: ")));
+            });
         }
-        let is_failure = required.contains(&Requirement::Declared);
-        for implied in implied::references(catalog, &self.schemas) {
-            if !is_allowed(implied.table, std::slice::from_ref(&implied.column.name)) {
-                implied.ask(is_failure, &mut ask);
+        let mut implied = implied::references(catalog, &self.schemas);
+        implied.retain(|one| !is_allowed(one.table, std::slice::from_ref(&one.column.name)));
+        let is_trusting = known.proof >= Proof::Declared;
+        let trusted: Vec<Option<&str>> = keys
+            .iter()
+            .map(|key| key.trusted().filter(|_| is_trusting))
+            .collect();
+        let proofs: Option<Vec<&str>> = trusted.iter().copied().collect();
+        let proofs = proofs.filter(|proofs| !proofs.is_empty() && implied.is_empty());
+        let is_share = self.has_share() && proofs.is_none();
+        ask.proof = proofs.map(|names| names.join(", "));
+        for (key, constraint) in keys.iter().zip(trusted) {
+            let name = key.name();
+            ask.add(match constraint {
+                Some(constraint) => proved::ask(key, constraint, is_share),
+                None => key.ask(None, Some(&name), Values::default(), None)?,
+            });
+            for found in key.findings(required, &format!("{name}: ")) {
+                found.add_to(&mut ask);
             }
         }
+        let is_failure = required.contains(&Requirement::Declared);
+        for implied in implied {
+            implied.ask(is_failure, &mut ask);
+        }
         Ok(ask)
+    }
+
+    /// Whether a threshold is a share of all rows.
+    fn has_share(&self) -> bool {
+        let mut levels = [self.at_most, self.warn_above].into_iter().flatten();
+        levels.any(|level| matches!(level, Amount::Share { .. }))
     }
 }

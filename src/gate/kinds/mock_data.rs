@@ -296,7 +296,7 @@ impl Kind for MockData {
         let mut ask = Ask::default();
         let tables = self.tables(known)?;
         if !measured.has("second") {
-            ask.known.push(("second".to_owned(), 1));
+            ask.known.push(("second".to_owned(), None));
             for looked in &tables {
                 looked.ask_second(self.sensitivity, measured, &mut ask);
             }
@@ -308,7 +308,7 @@ impl Kind for MockData {
         for looked in &tables {
             looked.ask_third(known, self.sensitivity, measured, &mut ask)?;
         }
-        ask.known.push(("third".to_owned(), 1));
+        ask.known.push(("third".to_owned(), None));
         Ok((!ask.measures.is_empty()).then_some(ask))
     }
 

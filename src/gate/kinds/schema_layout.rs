@@ -163,7 +163,7 @@ impl Kind for SchemaLayout {
         self.look_at_keys(catalog, &mut found);
         Ok(Ask {
             findings: found.findings,
-            known: vec![("looked at".to_owned(), found.looked_at)],
+            known: vec![("looked at".to_owned(), Some(found.looked_at.to_string()))],
             ..Ask::default()
         })
     }

@@ -142,7 +142,7 @@ impl Compared {
     pub(super) fn segments_by_hash(&self) -> Ask {
         Ask {
             measures: self.sums(Division::Hash),
-            known: vec![(BY_HASH.to_owned(), 1)],
+            known: vec![(BY_HASH.to_owned(), None)],
             ..Ask::default()
         }
     }
@@ -402,6 +402,7 @@ mod tests {
             type_name: type_name.to_owned(),
             category: 'U',
             is_not_null: false,
+            is_nullable: true,
             is_masked: false,
         };
         let half = |table| Half {

@@ -1,12 +1,11 @@
 //! References that nobody declared and a name implies.
 
 use crate::gate::catalog::{Catalog, Column, RelationInfo, RelationKind, Side};
-use crate::gate::threshold::rows_of;
 use crate::gate::{Ask, Finding, Measure};
 use crate::sql;
-use crate::sql::Ident;
 
-use super::key::{AFTER_ORPHANS, Key, are_comparable};
+use super::key::{Found, Key, are_comparable};
+use super::repair::of_orphans;
 
 /// A column whose name says that it refers to a table.
 pub(super) struct Implied<'a> {
@@ -94,48 +93,32 @@ impl Implied<'_> {
             declared: None,
             is_full: false,
         };
-        let own = Ident::new(self.column.name.clone());
-        let theirs = Ident::new(self.target.primary_key[0].clone());
         let relation = &self.table.relation;
+        let unmatched = key.unmatched();
         ask.measures.push(Measure::Statement {
             labels: vec![format!("implied {}", key.name())],
             side: Side::Main,
             about: relation.clone(),
             sql: sql!(
-                "select count(*)::text from {} c where c.{} is not null \
-                 and not exists (select from {} p where p.{} = c.{})",
+                "select count(*)::text from {} where {}",
                 relation,
-                own,
-                self.target.relation,
-                theirs,
-                own
+                unmatched
             ),
         });
-        if self.table.kind == RelationKind::Partitioned {
-            let label = format!("{AFTER_ORPHANS}{}", key.name());
-            ask.known.push((label, 1));
-        }
-        ask.findings.push(Finding {
-            what: format!("{}: {UNDECLARED}", key.name()),
-            is_failure,
-            repair: key.declare().map(|sql| sql.as_str().to_owned()),
-        });
-    }
-}
-
-const UNDECLARED: &str = "the name implies a reference and no foreign key is declared";
-
-/// Says in the finding of an implied key how many rows would be orphans, and repairs without
-/// looking at them, unless that cannot be.
-pub(super) fn with_orphans(finding: &mut Finding, orphans: u64, is_partitioned: bool) {
-    if orphans > 0 && finding.what.ends_with(UNDECLARED) {
-        finding.what = format!(
-            "{}; {} would be {}",
-            finding.what,
-            rows_of(orphans, "row"),
-            if orphans == 1 { "an orphan" } else { "orphans" }
-        );
-        let repair = finding.repair.take().filter(|_| !is_partitioned);
-        finding.repair = repair.map(|sql| format!("{sql} not valid"));
+        let repair = key.declare();
+        let unseen = key.declare_unseen();
+        let with_orphans = unseen.unwrap_or_else(|| of_orphans(&key, &unmatched, &unmatched));
+        let found = Found {
+            with_orphans: Some(Some(with_orphans)),
+            finding: Finding {
+                what: format!(
+                    "{}: the name implies a reference and no foreign key is declared",
+                    key.name()
+                ),
+                is_failure,
+                repair: repair.map(|sql| sql.as_str().to_owned()),
+            },
+        };
+        found.add_to(ask);
     }
 }

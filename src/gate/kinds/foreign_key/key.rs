@@ -9,9 +9,11 @@ use crate::gate::fields::SqlText;
 use crate::gate::kinds::shared::scope_of;
 use crate::gate::sampling::Sample;
 use crate::gate::threshold::rows_of;
-use crate::gate::{Aggregate, Ask, Evidence, Finding, Measure, Values};
+use crate::gate::{Aggregate, Ask, Evidence, Finding, Measure, Measured, Values};
 use crate::sql;
 use crate::sql::{Ident, Sql};
+
+use super::repair;
 
 /// Something a foreign key can be required to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -49,34 +51,64 @@ pub(super) struct Key<'a> {
     pub(super) is_full: bool,
 }
 
-/// That a key has orphans, as a finding; whether the gate fails for them says its threshold.
-pub(super) fn orphans(key: &str, n: u64) -> Finding {
+/// The label of the SQL that says what can be done about the orphans of a key.
+const ABOUT_ORPHANS: &str = "about orphans ";
+/// The label of what mends a finding, by its text, where its key has orphans; null where nothing does.
+const WITH_ORPHANS: &str = "with orphans ";
+
+/// That a key has orphans, as a finding; whether the gate fails for them says its threshold. Of a
+/// sample it says no number, which would be none of the table.
+pub(super) fn orphans(measured: &Measured, key: &str, n: u64) -> Finding {
+    let is_sample = !measured.has(&format!("keys {key}"));
+    let rows = match is_sample {
+        true => "rows".to_owned(),
+        false => rows_of(n, "row"),
+    };
+    let before = match key {
+        "" => String::new(),
+        key => format!("{key}: "),
+    };
     Finding {
-        what: format!("{key}: {} without a row to refer to", rows_of(n, "row")),
+        what: format!("{before}{rows} without a row to refer to"),
         is_failure: false,
-        repair: None,
+        repair: measured
+            .text(&format!("{ABOUT_ORPHANS}{key}"))
+            .map(str::to_owned),
     }
 }
 
-/// The label under which it is said that a key cannot be declared before its orphans are gone:
-/// Postgres knows no NOT VALID key of a partitioned table before version 18.
-pub(super) const AFTER_ORPHANS: &str = "after orphans ";
+/// Something found, and what mends it while there are orphans, where that is something else.
+pub(super) struct Found {
+    pub(super) finding: Finding,
+    pub(super) with_orphans: Option<Option<Sql>>,
+}
 
-const UNDECLARED: &str = "no foreign key is declared";
-const NOT_VALID: &str = "is NOT VALID";
-
-/// Makes of the repair of a constraint one that runs although there are orphans, or takes it out until
-/// they are gone.
-pub(super) fn with_orphans(finding: &mut Finding, orphans: u64, is_partitioned: bool) {
-    let is_undeclared = finding.what.ends_with(UNDECLARED);
-    if orphans == 0 || !(is_undeclared || finding.what.ends_with(NOT_VALID)) {
-        return;
+impl Found {
+    /// Has it found and known.
+    pub(super) fn add_to(self, ask: &mut Ask) {
+        if let Some(repair) = self.with_orphans {
+            let label = format!("{WITH_ORPHANS}{}", self.finding.what);
+            let repair = repair.map(|sql| sql.as_str().to_owned());
+            ask.known.push((label, repair));
+        }
+        ask.findings.push(self.finding);
     }
-    let repair = finding.repair.take();
-    if is_undeclared && !is_partitioned {
-        finding.repair = repair.map(|sql| format!("{sql} not valid"));
-    } else {
-        finding.what.push_str("; its orphans have to go first");
+}
+
+/// Makes of the repair of a finding about a key with orphans one that runs although they are there, or takes
+/// it out until they are gone. Says how many they would be, where no key is declared yet.
+pub(super) fn with_orphans(measured: &Measured, finding: &mut Finding, would_be: Option<u64>) {
+    let label = format!("{WITH_ORPHANS}{}", finding.what);
+    if let Some(rows) = would_be {
+        let noun = if rows == 1 { "an orphan" } else { "orphans" };
+        let would = format!("; {} would be {noun}", rows_of(rows, "row"));
+        finding.what.push_str(&would);
+    }
+    if measured.has(&label) {
+        finding.repair = measured.text(&label).map(str::to_owned);
+        if finding.repair.is_none() {
+            finding.what.push_str("; its orphans have to go first");
+        }
     }
 }
 
@@ -130,6 +162,47 @@ impl Key<'_> {
         Ok(shown)
     }
 
+    /// One test of every referencing column.
+    fn each(&self, word: &'static str, test: Sql) -> Sql {
+        let tests = self.columns.iter().map(|name| {
+            let name = Ident::new(name.clone());
+            sql!("{}.{} {}", self.table.relation, name, test)
+        });
+        Sql::join(word, tests)
+    }
+
+    /// The rows that refer to something.
+    pub(super) fn present(&self) -> Sql {
+        self.each(" and ", sql!("is not null"))
+    }
+
+    /// The rows that refer to something that is not there.
+    pub(super) fn unmatched(&self) -> Sql {
+        let columns = self.columns.iter().zip(self.referenced);
+        let matching = columns.map(|(own, other)| {
+            // Postgres has no equality between, say, text and integer; as texts they may be equal.
+            let types = (self.table.column(own), self.target.column(other));
+            let cast = match types {
+                (Ok(own), Ok(other)) if !are_comparable(own, other) => sql!("::text"),
+                _ => sql!(""),
+            };
+            sql!(
+                "p.{}{} = {}.{}{}",
+                Ident::new(other.clone()),
+                cast,
+                self.table.relation,
+                Ident::new(own.clone()),
+                cast
+            )
+        });
+        sql!(
+            "{} and not exists (select from {} p where {})",
+            self.present(),
+            self.target.relation,
+            Sql::join(" and ", matching)
+        )
+    }
+
     /// Asks for its rows, beside whose key `values` are shown; `what` names the key where a gate looks at several.
     pub(super) fn ask(
         &self,
@@ -139,44 +212,8 @@ impl Key<'_> {
         sample: Option<Sample>,
     ) -> Result<Ask> {
         let scope = scope_of(self.table, filter).sampled(sample);
-        let nulls = |word: &'static str, test: Sql| {
-            let tests = self.columns.iter().map(|name| {
-                sql!(
-                    "{}.{} {}",
-                    self.table.relation,
-                    Ident::new(name.clone()),
-                    test
-                )
-            });
-            Sql::join(word, tests)
-        };
-        let present = nulls(" and ", sql!("is not null"));
-        let matching = self
-            .columns
-            .iter()
-            .zip(self.referenced)
-            .map(|(own, other)| {
-                // Postgres has no equality between, say, text and integer; as texts they may be equal.
-                let types = (self.table.column(own), self.target.column(other));
-                let cast = match types {
-                    (Ok(own), Ok(other)) if !are_comparable(own, other) => sql!("::text"),
-                    _ => sql!(""),
-                };
-                sql!(
-                    "p.{}{} = {}.{}{}",
-                    Ident::new(other.clone()),
-                    cast,
-                    self.table.relation,
-                    Ident::new(own.clone()),
-                    cast
-                )
-            });
-        let unmatched = sql!(
-            "{} and not exists (select from {} p where {})",
-            present,
-            self.target.relation,
-            Sql::join(" and ", matching)
-        );
+        let nulls = |word, test| self.each(word, test);
+        let (present, unmatched) = (self.present(), self.unmatched());
         let is_full = self.is_full && self.columns.len() > 1;
         let partial = sql!(
             "({}) and ({})",
@@ -189,7 +226,7 @@ impl Key<'_> {
                 sql!("(({}) or ({}))", partial, unmatched),
             )
         } else {
-            (present, unmatched)
+            (present, unmatched.clone())
         };
         let columns = Sql::join(
             ", ",
@@ -221,18 +258,21 @@ impl Key<'_> {
         if is_full {
             measures.push(Aggregate::count(label("partial"), &scope, Some(partial)));
         }
+        let about = repair::of_orphans(
+            self,
+            &scope.condition(Some(&unmatched)),
+            &scope.condition(Some(&offending)),
+        );
+        let about = Some(about.as_str().to_owned());
         let evidence = Evidence::rows(label("orphans"), &scope, key, &offending);
         let mut evidence = evidence.showing(values);
         evidence.what = what.map(str::to_owned);
-        let mut ask = Ask {
+        Ok(Ask {
             measures,
             evidence: vec![evidence],
+            known: vec![(label(ABOUT_ORPHANS.trim_end()), about)],
             ..Ask::default()
-        };
-        if self.table.kind == RelationKind::Partitioned {
-            ask.known.push((label(AFTER_ORPHANS.trim_end()), 1));
-        }
-        Ok(ask)
+        })
     }
 
     /// The constraint that says there is no orphan, if its word is taken: triggers that are off now,
@@ -246,40 +286,47 @@ impl Key<'_> {
     }
 
     /// What the catalog says of the constraint; what is not required is told, not failed.
-    pub(super) fn findings(&self, required: &[Requirement], before: &str) -> Vec<Finding> {
+    pub(super) fn findings(&self, required: &[Requirement], before: &str) -> Vec<Found> {
         let table = &self.table.relation;
-        let columns = Sql::join(
-            ", ",
-            self.columns.iter().map(|name| Ident::new(name.clone())),
-        );
-        let mut findings: Vec<Finding> = Vec::new();
-        let mut find = |by: &[Requirement], what: String, repair: Option<Sql>| {
-            findings.push(Finding {
-                what: format!("{before}{what}"),
-                is_failure: by.iter().any(|requirement| required.contains(requirement)),
-                repair: repair.map(|sql| sql.as_str().to_owned()),
+        let mut findings: Vec<Found> = Vec::new();
+        let mut find = |by: &[Requirement], what: String, repair: Option<Sql>, with_orphans| {
+            findings.push(Found {
+                finding: Finding {
+                    what: format!("{before}{what}"),
+                    is_failure: by.iter().any(|requirement| required.contains(requirement)),
+                    repair: repair.map(|sql| sql.as_str().to_owned()),
+                },
+                with_orphans,
             });
         };
         match self.declared {
-            None => find(
-                &[
-                    Requirement::Declared,
-                    Requirement::Valid,
-                    Requirement::Enforced,
-                ],
-                UNDECLARED.to_owned(),
-                self.declare(),
-            ),
+            None => {
+                let repair = self.declare();
+                let with_orphans = repair.is_some().then(|| self.declare_unseen());
+                let why = self.cannot_refer();
+                let why = why.map_or_else(String::new, |why| format!("; {why}"));
+                find(
+                    &[
+                        Requirement::Declared,
+                        Requirement::Valid,
+                        Requirement::Enforced,
+                    ],
+                    format!("no foreign key is declared{why}"),
+                    repair,
+                    with_orphans,
+                );
+            }
             Some(declared) => {
                 if !declared.is_valid {
                     find(
                         &[Requirement::Valid],
-                        format!("the foreign key `{}` {NOT_VALID}", declared.name),
+                        format!("the foreign key `{}` is NOT VALID", declared.name),
                         Some(sql!(
                             "alter table {} validate constraint {}",
                             table,
                             Ident::new(declared.name.clone())
                         )),
+                        Some(None),
                     );
                 }
                 for relation in &declared.disabled_on {
@@ -291,6 +338,7 @@ impl Key<'_> {
                             relation.readable()
                         ),
                         Some(sql!("alter table {} enable trigger all", relation)),
+                        None,
                     );
                 }
                 if !self.target_is_unique() {
@@ -304,11 +352,9 @@ impl Key<'_> {
                         Some(sql!(
                             "create unique index on {} ({})",
                             self.target.relation,
-                            Sql::join(
-                                ", ",
-                                self.referenced.iter().map(|name| Ident::new(name.clone()))
-                            )
+                            names(self.referenced)
                         )),
+                        None,
                     );
                 }
             }
@@ -317,11 +363,22 @@ impl Key<'_> {
             find(
                 &[Requirement::Indexed],
                 "no index leads with the referencing columns".to_owned(),
-                Some(sql!("create index on {} ({})", table, columns)),
+                Some(sql!("create index on {} ({})", table, names(self.columns))),
+                None,
             );
         }
-        if let Some(what) = self.types_differ() {
-            find(&[Requirement::SameType], what, None);
+        for (own, other) in self.pairs().filter(|(a, b)| a.type_name != b.type_name) {
+            let retyped = repair::of_type(self, own, other);
+            let is_after = retyped.as_ref().is_some_and(|one| one.is_after_orphans);
+            find(
+                &[Requirement::SameType],
+                format!(
+                    "the types differ: `{}` is {}, `{}` is {}",
+                    own.name, own.type_name, other.name, other.type_name
+                ),
+                retyped.map(|one| one.sql),
+                is_after.then_some(None),
+            );
         }
         findings
     }
@@ -331,10 +388,7 @@ impl Key<'_> {
         let can = |info: &RelationInfo| {
             matches!(info.kind, RelationKind::Table | RelationKind::Partitioned)
         };
-        (can(self.table) && can(self.target)).then(|| {
-            let names = |columns: &[String]| {
-                Sql::join(", ", columns.iter().map(|name| Ident::new(name.clone())))
-            };
+        (can(self.table) && can(self.target) && self.cannot_refer().is_none()).then(|| {
             sql!(
                 "alter table {} add foreign key ({}) references {} ({})",
                 self.table.relation,
@@ -343,6 +397,33 @@ impl Key<'_> {
                 names(self.referenced)
             )
         })
+    }
+
+    /// The same without a look at the rows that are there; Postgres knows no NOT VALID key of a
+    /// partitioned table before version 18.
+    pub(super) fn declare_unseen(&self) -> Option<Sql> {
+        let declare = self.declare()?;
+        let is_partitioned = self.table.kind == RelationKind::Partitioned;
+        (!is_partitioned).then(|| sql!("{} not valid", declare))
+    }
+
+    /// The columns, and what each refers to.
+    fn pairs(&self) -> impl Iterator<Item = (&Column, &Column)> {
+        let pairs = self.columns.iter().zip(self.referenced);
+        pairs.filter_map(|(own, other)| {
+            let own = self.table.column(own).ok()?;
+            Some((own, self.target.column(other).ok()?))
+        })
+    }
+
+    /// Why Postgres would not take a foreign key of these types.
+    fn cannot_refer(&self) -> Option<String> {
+        let mut wrong = self.pairs().filter(|(a, b)| !repair::can_refer(a, b));
+        let (own, other) = wrong.next()?;
+        Some(format!(
+            "{} cannot refer to {}",
+            own.type_name, other.type_name
+        ))
     }
 
     fn is_indexed(&self) -> bool {
@@ -361,21 +442,8 @@ impl Key<'_> {
                 && self.referenced.iter().all(|column| key.contains(column))
         })
     }
+}
 
-    fn types_differ(&self) -> Option<String> {
-        let pairs = self.columns.iter().zip(self.referenced);
-        let mut differing = pairs.filter_map(|(own, other)| {
-            let (own, other) = (
-                self.table.column(own).ok()?,
-                self.target.column(other).ok()?,
-            );
-            (own.type_name != other.type_name).then(|| {
-                format!(
-                    "the types differ: `{}` is {}, `{}` is {}",
-                    own.name, own.type_name, other.name, other.type_name
-                )
-            })
-        });
-        differing.next()
-    }
+fn names(columns: &[String]) -> Sql {
+    Sql::join(", ", columns.iter().map(|name| Ident::new(name.clone())))
 }

@@ -2,130 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
-
 use crate::gate::threshold::{Bounds, rows_of};
 use crate::gate::{Figure, Finding, Judgement, Measured, Verdict};
 use crate::sql;
 use crate::sql::{Fixed, Ident, Relation, Sql};
 
-use super::{Others, Permissions, Privilege, is_schema_pattern};
+use super::future;
+use super::read::{Held, Object, PUBLIC, Role};
+use super::{Line, Others, Permissions, Sort};
 
-/// The name that stands for everybody.
-const PUBLIC: &str = "public";
 /// More objects than this are counted in a finding and not named; the repair names all.
 const NAMED_MAX: usize = 5;
-
-/// Every role, with what it is a member of.
-pub(super) fn roles() -> Sql {
-    sql!(
-        "select json_agg(json_build_object('name', r.rolname, 'is_superuser', r.rolsuper, 'bypasses_policies', r.rolbypassrls, \
-         'member_of', (select coalesce(json_agg(g.rolname order by g.rolname), '[]') from pg_roles g \
-           where g.oid in (select m.roleid from pg_auth_members m where m.member = r.oid) \
-             or (g.rolname = 'pg_database_owner' and r.oid = (select d.datdba from pg_database d where d.datname = current_database())))) \
-         order by r.rolname) from pg_roles r"
-    )
-}
-
-/// The schemas and their tables, with owner and grants.
-pub(super) fn objects(schemas: &Sql) -> Sql {
-    sql!(
-        "select coalesce(json_agg(json_build_object('schema', o.schema, 'table', o.name, 'is_partition', o.is_partition, \
-         'owner', pg_get_userbyid(o.owner), 'grants', (select coalesce(json_agg(json_build_object( \
-           'to', case a.grantee when 0 then '{}' else pg_get_userbyid(a.grantee) end, 'privilege', a.privilege_type, \
-           'column', a.attname) order by a.grantee, a.attname, a.privilege_type), '[]') from ( \
-             select x.grantee, x.privilege_type, null::name as attname from aclexplode(o.acl) x \
-             union all select x.grantee, x.privilege_type, t.attname from pg_attribute t, aclexplode(t.attacl) x \
-               where t.attrelid = o.relid and t.attacl is not null and not t.attisdropped) a \
-           where a.grantee <> o.owner)) order by o.schema, o.name nulls first), '[]') from ( \
-         select n.nspname as schema, null::name as name, n.nspowner as owner, \
-           coalesce(n.nspacl, acldefault('n', n.nspowner)) as acl, null::oid as relid, false as is_partition \
-           from pg_namespace n where n.nspname in ({}) \
-         union all select n.nspname, c.relname, c.relowner, coalesce(c.relacl, acldefault('r', c.relowner)), c.oid, c.relispartition \
-           from pg_class c join pg_namespace n on n.oid = c.relnamespace \
-           where c.relkind in ('r', 'p', 'v', 'm', 'f') and n.nspname in ({})) o",
-        Fixed(PUBLIC),
-        schemas,
-        schemas
-    )
-}
-
-/// What will be granted on the tables to come.
-pub(super) fn defaults(schemas: &Sql) -> Sql {
-    sql!(
-        "select coalesce(json_agg(json_build_object('by', pg_get_userbyid(d.defaclrole), 'schema', n.nspname, \
-         'to', case a.grantee when 0 then '{}' else pg_get_userbyid(a.grantee) end, 'privilege', a.privilege_type) \
-         order by 1::text, n.nspname, d.defaclrole, a.grantee, a.privilege_type), '[]') \
-         from pg_default_acl d left join pg_namespace n on n.oid = d.defaclnamespace, aclexplode(d.defaclacl) a \
-         where d.defaclobjtype = 'r' and a.grantee <> d.defaclrole and (n.nspname is null or n.nspname in ({}))",
-        Fixed(PUBLIC),
-        schemas
-    )
-}
-
-#[derive(Deserialize)]
-struct Role {
-    name: String,
-    is_superuser: bool,
-    bypasses_policies: bool,
-    member_of: Vec<String>,
-}
-
-#[derive(Deserialize)]
-struct Object {
-    schema: String,
-    table: Option<String>,
-    is_partition: bool,
-    owner: String,
-    grants: Vec<Grant>,
-}
-
-#[derive(Deserialize)]
-struct Grant {
-    to: String,
-    privilege: String,
-    column: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct DefaultGrant {
-    by: String,
-    schema: Option<String>,
-    to: String,
-    privilege: String,
-}
-
-impl Object {
-    fn is_schema(&self) -> bool {
-        self.table.is_none()
-    }
-
-    /// The name that patterns are held against.
-    fn name(&self) -> String {
-        match &self.table {
-            None => self.schema.clone(),
-            Some(table) => Relation::new(self.schema.clone(), table.clone()).readable(),
-        }
-    }
-
-    fn sql(&self) -> Sql {
-        match &self.table {
-            None => sql!("{}", Ident::new(self.schema.clone())),
-            Some(table) => sql!("{}", Relation::new(self.schema.clone(), table.clone())),
-        }
-    }
-}
-
-fn parsed<T: serde::de::DeserializeOwned>(measured: &Measured, label: &str) -> T {
-    let text = measured.text(label).unwrap_or("[]");
-    serde_json::from_str(text).expect("the statement builds what is read here")
-}
 
 /// What a role may do that the matrix does not say, or may not do that it says, by way and privilege.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Deviation {
     /// It may, by a grant to itself.
     Granted,
+    /// Everybody may, with the rights of the owner, and no line names the function.
+    AsOwner,
     /// It may, by a grant to a role that it is a member of.
     Through(String),
     /// It may not.
@@ -133,26 +28,29 @@ enum Deviation {
 }
 
 /// Objects of one sort with the same deviation of the same role.
-type Groups<'a> = BTreeMap<(String, Deviation, bool, Vec<String>), Vec<&'a Object>>;
+type Groups<'a> = BTreeMap<(String, Deviation, Sort, Vec<String>), Vec<&'a Object>>;
 
 /// Holds the matrix against what is granted.
 pub(super) fn judge(kind: &Permissions, measured: &Measured) -> Judgement {
-    let roles: Vec<Role> = parsed(measured, "roles");
-    let objects: Vec<Object> = parsed(measured, "objects");
-    let defaults: Vec<DefaultGrant> = parsed(measured, "defaults");
+    let Held {
+        roles,
+        objects,
+        defaults,
+        closed,
+    } = Held::of(measured);
     let mut findings = role_findings(kind, &roles);
     findings.extend(pattern_findings(kind, &objects));
     findings.extend(owner_findings(kind, &objects, &roles));
     findings.extend(grant_findings(kind, &objects, &roles));
-    findings.extend(default_findings(kind, &defaults, &roles));
+    findings.extend(future::findings(kind, &defaults, &roles));
+    findings.extend(future::built_in(kind, &objects, &roles, &closed));
     let failures = findings.iter().filter(|finding| finding.is_failure);
     let failures: Vec<&Finding> = failures.collect();
-    let tables = objects.iter().filter(|object| !object.is_schema()).count() as u64;
-    let schemas = objects.len() as u64 - tables;
+    let has_schema = objects.iter().any(|object| object.sort == Sort::Schema);
     Judgement {
         verdict: if !failures.is_empty() {
             Verdict::Failed
-        } else if objects.is_empty() {
+        } else if !has_schema {
             Verdict::Empty
         } else {
             Verdict::Passed
@@ -166,10 +64,9 @@ pub(super) fn judge(kind: &Permissions, measured: &Measured) -> Judgement {
         },
         message: match failures.as_slice() {
             [] => format!(
-                "{} on {} and {}, as the matrix says",
+                "{} on {}, as the matrix says",
                 rows_of(kind.roles.len() as u64, "role"),
-                rows_of(schemas, "schema"),
-                rows_of(tables, "table")
+                looked_at(kind, &objects)
             ),
             [only] => only.what.clone(),
             [first, rest @ ..] => format!("{}; {} more", first.what, rest.len()),
@@ -178,7 +75,24 @@ pub(super) fn judge(kind: &Permissions, measured: &Measured) -> Judgement {
     }
 }
 
-fn failure(what: String, repair: Option<Sql>) -> Finding {
+/// "2 schemas, 3 tables, 1 function and the database".
+fn looked_at(kind: &Permissions, objects: &[Object]) -> String {
+    let sorts = [Sort::Schema, Sort::Table, Sort::Sequence, Sort::Function];
+    let sorts = sorts.iter().filter(|sort| kind.looks_at(**sort));
+    let mut words: Vec<String> = sorts
+        .map(|sort| {
+            let n = objects.iter().filter(|object| object.sort == *sort).count();
+            rows_of(n as u64, sort.noun())
+        })
+        .collect();
+    if kind.looks_at(Sort::Database) {
+        words.push("the database".to_owned());
+    }
+    let last = words.pop().unwrap_or_default();
+    format!("{} and {last}", words.join(", "))
+}
+
+pub(super) fn failure(what: String, repair: Option<Sql>) -> Finding {
     Finding {
         what,
         is_failure: true,
@@ -261,21 +175,20 @@ fn above_all(role: &Role, roles: &[Role]) -> Vec<Finding> {
 /// Lines of the matrix that are about nothing.
 fn pattern_findings(kind: &Permissions, objects: &[Object]) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for (role, rows) in &kind.roles {
-        for pattern in rows.keys() {
-            let is_schema = is_schema_pattern(pattern);
-            let is_met = objects.iter().any(|object| {
-                object.is_schema() == is_schema
-                    && crate::gate::catalog::matches(pattern, &object.name())
+    for Line {
+        role,
+        sort,
+        pattern,
+        ..
+    } in kind.lines()
+    {
+        let mut objects = objects.iter().filter(|object| object.sort == sort);
+        if !objects.any(|object| object.is_named(pattern)) {
+            findings.push(Finding {
+                what: format!("no {} matches `{pattern}` of `{role}`", sort.noun()),
+                is_failure: !pattern.contains('*'),
+                repair: None,
             });
-            if !is_met {
-                let sort = if is_schema { "schema" } else { "table" };
-                findings.push(Finding {
-                    what: format!("no {sort} matches `{pattern}` of `{role}`"),
-                    is_failure: !pattern.contains('*'),
-                    repair: None,
-                });
-            }
         }
     }
     findings
@@ -285,7 +198,10 @@ fn pattern_findings(kind: &Permissions, objects: &[Object]) -> Vec<Finding> {
 fn owner_findings(kind: &Permissions, objects: &[Object], roles: &[Role]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for object in objects {
-        let name = object.name();
+        let name = match object.sort {
+            Sort::Database => format!("the database {}", object.name()),
+            _ => object.shown(),
+        };
         let is_listed = |owners: &Vec<String>| owners.contains(&object.owner);
         match &kind.owners {
             Some(owners) if is_listed(owners) => {}
@@ -325,7 +241,7 @@ fn owner_findings(kind: &Permissions, objects: &[Object], roles: &[Role]) -> Vec
     findings
 }
 
-fn is_superuser(name: &str, roles: &[Role]) -> bool {
+pub(super) fn is_superuser(name: &str, roles: &[Role]) -> bool {
     roles
         .iter()
         .any(|role| role.name == name && role.is_superuser)
@@ -347,12 +263,13 @@ fn memberships<'a>(name: &str, roles: &'a [Role]) -> BTreeSet<&'a str> {
 }
 
 /// What a predefined role gives its members on every object.
-fn predefined(role: &str, is_schema: bool) -> &'static [&'static str] {
-    match (role, is_schema) {
-        ("pg_read_all_data" | "pg_write_all_data", true) => &["USAGE"],
-        ("pg_read_all_data", false) => &["SELECT"],
-        ("pg_write_all_data", false) => &["INSERT", "UPDATE", "DELETE"],
-        ("pg_maintain", false) => &["MAINTAIN"],
+fn predefined(role: &str, sort: Sort) -> &'static [&'static str] {
+    match (role, sort) {
+        ("pg_read_all_data" | "pg_write_all_data", Sort::Schema) => &["USAGE"],
+        ("pg_read_all_data", Sort::Table | Sort::Sequence) => &["SELECT"],
+        ("pg_write_all_data", Sort::Table) => &["INSERT", "UPDATE", "DELETE"],
+        ("pg_write_all_data", Sort::Sequence) => &["UPDATE"],
+        ("pg_maintain", Sort::Table) => &["MAINTAIN"],
         _ => &[],
     }
 }
@@ -395,7 +312,12 @@ fn deviations<'a>(
     groups: &mut Groups<'a>,
 ) {
     let is_listed = kind.roles.contains_key(role);
-    let expected = kind.expected(role, &object.name(), object.is_schema());
+    // What runs with the rights of its owner is open to everybody by name only.
+    let is_guarded = object.is_definer && role == PUBLIC;
+    let by_any = kind.expected(role, object.sort, |pattern| object.is_named(pattern));
+    let expected = kind.expected(role, object.sort, |pattern| {
+        object.is_named(pattern) && !(is_guarded && pattern.contains('*'))
+    });
     let is_expected = |privilege: &str| expected.iter().any(|p| p.as_str() == privilege);
     let mut deviating: BTreeMap<Deviation, Vec<String>> = BTreeMap::new();
     let mut has: BTreeSet<&str> = BTreeSet::new();
@@ -411,7 +333,9 @@ fn deviations<'a>(
         if is_expected(&grant.privilege) || !(is_own || is_through) {
             continue;
         }
-        let way = if is_own {
+        let way = if is_own && by_any.len() > expected.len() {
+            Deviation::AsOwner
+        } else if is_own {
             Deviation::Granted
         } else {
             Deviation::Through(grant.to.clone())
@@ -426,7 +350,7 @@ fn deviations<'a>(
         deviating.entry(way).or_default().push(words);
     }
     for group in through {
-        for privilege in predefined(group, object.is_schema()) {
+        for privilege in predefined(group, object.sort) {
             has.insert(privilege);
             if !is_expected(privilege) {
                 let way = Deviation::Through((*group).to_owned());
@@ -447,24 +371,22 @@ fn deviations<'a>(
         }
     }
     for (way, privileges) in deviating {
-        let key = (role.to_owned(), way, object.is_schema(), privileges);
+        let key = (role.to_owned(), way, object.sort, privileges);
         groups.entry(key).or_default().push(object);
     }
 }
 
 fn finding(
-    ((role, way, is_schema, privileges), objects): (
-        (String, Deviation, bool, Vec<String>),
+    ((role, way, sort, privileges), objects): (
+        (String, Deviation, Sort, Vec<String>),
         Vec<&Object>,
     ),
 ) -> Finding {
-    let sort = match (is_schema, objects.len()) {
-        (true, 1) => "schema",
-        (true, _) => "schemas",
-        (false, 1) => "table",
-        (false, _) => "tables",
+    let noun = match objects.len() {
+        1 => sort.noun().to_owned(),
+        _ => format!("{}s", sort.noun()),
     };
-    let mut names: Vec<String> = objects.iter().map(|object| object.name()).collect();
+    let mut names: Vec<String> = objects.iter().map(|object| object.shown()).collect();
     if names.len() > NAMED_MAX {
         let more = names.len() - NAMED_MAX + 1;
         names.truncate(NAMED_MAX - 1);
@@ -474,60 +396,54 @@ fn finding(
     let words = privileges.join(", ");
     let granted = Sql::join(", ", privileges.iter().filter_map(|text| privilege(text)));
     let all = Sql::join(", ", objects.iter().map(|object| object.sql()));
-    let on = Fixed(if is_schema { "on schema" } else { "on table" });
-    let grantee = |role: &str| {
-        if role == PUBLIC {
-            sql!("public")
-        } else {
-            sql!("{}", Ident::new(role))
-        }
-    };
-    let who = if role == PUBLIC {
-        "everybody".to_owned()
-    } else {
-        format!("`{role}`")
+    let on = Fixed(sort.on());
+    let (who, grantee) = (told(&role), grantee(&role));
+    let excess = |why: &str| {
+        failure(
+            format!("{who} has {words} on the {noun} {names}, {why}"),
+            Some(sql!("revoke {} {} {} from {}", granted, on, all, grantee)),
+        )
     };
     match way {
-        Deviation::Granted => failure(
-            format!("{who} has {words} on the {sort} {names}, which the matrix does not say"),
-            Some(sql!(
-                "revoke {} {} {} from {}",
-                granted,
-                on,
-                all,
-                grantee(&role)
-            )),
-        ),
+        Deviation::Granted => excess("which the matrix does not say"),
+        Deviation::AsOwner => excess("which only a line with `*` says"),
         Deviation::Through(group) => failure(
             format!(
-                "{who} has {words} on the {sort} {names} as a member of `{group}`, which the matrix does not say"
+                "{who} has {words} on the {noun} {names} as a member of `{group}`, which the matrix does not say"
             ),
-            Some(sql!("revoke {} from {}", Ident::new(group), grantee(&role))),
+            Some(sql!("revoke {} from {}", Ident::new(group), grantee)),
         ),
         Deviation::Missing => failure(
-            format!("{who} lacks {words} on the {sort} {names}"),
-            Some(sql!(
-                "grant {} {} {} to {}",
-                granted,
-                on,
-                all,
-                grantee(&role)
-            )),
+            format!("{who} lacks {words} on the {noun} {names}"),
+            Some(sql!("grant {} {} {} to {}", granted, on, all, grantee)),
         ),
     }
 }
 
+/// A role as a report names it.
+pub(super) fn told(role: &str) -> String {
+    match role {
+        PUBLIC => "everybody".to_owned(),
+        role => format!("`{role}`"),
+    }
+}
+
+/// A role as a grant names it.
+pub(super) fn grantee(role: &str) -> Sql {
+    match role {
+        PUBLIC => sql!("public"),
+        role => sql!("{}", Ident::new(role)),
+    }
+}
+
 /// `SELECT` or `SELECT ("column")` as a piece of SQL; `None` for a privilege that is not known here.
-fn privilege(text: &str) -> Option<Sql> {
+pub(super) fn privilege(text: &str) -> Option<Sql> {
     let (word, column) = match text.split_once(" (") {
         Some((word, rest)) => (word, rest.strip_suffix(')')),
         None => (text, None),
     };
-    let known = Privilege::SCHEMA
-        .iter()
-        .chain(Privilege::TABLE)
-        .chain(&[Privilege::Maintain])
-        .find(|privilege| privilege.as_str() == word)?;
+    let mut known = Sort::ALL.iter().flat_map(|sort| sort.privileges());
+    let known = known.find(|privilege| privilege.as_str() == word)?;
     let word = Fixed(known.as_str());
     Some(match column {
         None => sql!("{}", word),
@@ -536,55 +452,4 @@ fn privilege(text: &str) -> Option<Sql> {
             sql!("{} ({})", word, name)
         }
     })
-}
-
-/// What will be granted on the tables to come.
-fn default_findings(kind: &Permissions, defaults: &[DefaultGrant], roles: &[Role]) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for grant in defaults {
-        let is_outside = !kind.roles.contains_key(&grant.to) && grant.to != PUBLIC;
-        let is_ignored = is_outside && kind.others == Others::Ignore;
-        if is_ignored || is_superuser(&grant.to, roles) {
-            continue;
-        }
-        // A table to come has a name that only a pattern for all tables of its schema matches.
-        let schema = grant.schema.as_deref().unwrap_or("*");
-        let future = format!("{schema}.*");
-        let is_expected = kind
-            .expected(&grant.to, &future, false)
-            .iter()
-            .any(|privilege| privilege.as_str() == grant.privilege);
-        let Some(sql) = privilege(&grant.privilege).filter(|_| !is_expected) else {
-            continue;
-        };
-        let place = grant.schema.as_ref();
-        let within = place.map_or_else(
-            || sql!(""),
-            |name| sql!(" in schema {}", Ident::new(name.clone())),
-        );
-        let (who, to) = if grant.to == PUBLIC {
-            ("everybody".to_owned(), sql!("public"))
-        } else {
-            (
-                format!("`{}`", grant.to),
-                sql!("{}", Ident::new(grant.to.clone())),
-            )
-        };
-        findings.push(failure(
-            format!(
-                "{who} will have {} on every table that `{}` makes{}, by default privileges",
-                grant.privilege,
-                grant.by,
-                place.map_or_else(String::new, |name| format!(" in `{name}`"))
-            ),
-            Some(sql!(
-                "alter default privileges for role {}{} revoke {} on tables from {}",
-                Ident::new(grant.by.clone()),
-                within,
-                sql,
-                to
-            )),
-        ));
-    }
-    findings
 }
