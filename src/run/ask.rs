@@ -2,6 +2,7 @@
 //! gates at once, and what comes of one does not depend on the others.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures_util::future::join_all;
 
@@ -18,7 +19,10 @@ use super::pool::Pool;
 use super::{Judged as Level, OffendingRow, Options, Outcome, sample_of};
 
 /// The answers to the steps of a plan, by their index.
-pub(super) type Answers = BTreeMap<usize, Vec<Option<String>>>;
+pub(super) type Answers = BTreeMap<usize, Answer>;
+
+/// The row of a step. Several gates may rest on it, and its texts may be long.
+pub(super) type Answer = Vec<Option<Arc<str>>>;
 
 /// What it takes to ask.
 #[derive(Clone, Copy)]
@@ -45,18 +49,18 @@ impl Asking<'_> {
     }
 
     /// The row of one step.
-    pub(super) async fn answer(&self, step: &Step) -> Result<Vec<Option<String>>> {
+    pub(super) async fn answer(&self, step: &Step) -> Result<Answer> {
         let pool = self.pool(&step.side);
-        if let Some(runs) = step.timed {
-            let timed = pool.timed(&step.sql, runs, step.limit).await;
-            return timed.map_err(|failure| self.told(failure));
-        }
-        let rows = pool.rows(&step.sql, 2, step.limit).await;
-        let rows = rows.map_err(|failure| self.told(failure))?;
-        rows.into_iter().next().ok_or_else(|| {
+        let found = match step.timed {
+            Some(runs) => pool.timed(&step.sql, runs, step.limit).await.map(Some),
+            None => pool.row(&step.sql, step.limit).await,
+        };
+        let row = found.map_err(|failure| self.told(failure))?;
+        let row = row.ok_or_else(|| {
             Error::new(ErrorKind::Database, "the statement returned no row")
                 .with_sql(step.sql.as_str())
-        })
+        })?;
+        Ok(row.into_iter().map(|text| text.map(Arc::from)).collect())
     }
 
     /// What one gate asks, in statements of its own.
@@ -86,6 +90,7 @@ impl Asking<'_> {
             measured = kept.clone().and(measured);
         }
         let definition = &self.gates[gate];
+        measured = definition.definition.condense(measured);
         let known = Known {
             catalogs: self.catalogs,
             explained: &[],
@@ -99,7 +104,8 @@ impl Asking<'_> {
                 limit: definition.limit(),
                 ..more
             };
-            measured = measured.and(self.measure_alone(gate, &more).await?);
+            let answered = self.measure_alone(gate, &more).await?;
+            measured = definition.definition.condense(measured.and(answered));
             evidences.extend(more.evidence);
         }
         let mut judgement = definition.definition.judge(&measured);
@@ -258,6 +264,6 @@ pub(super) fn values(gate: usize, ask: &Ask, plan: &Plan, answers: &Answers) -> 
         (binding.label.clone(), value.clone())
     });
     let known = ask.known.iter();
-    let known = known.map(|(label, n)| (label.clone(), Some(n.to_string())));
+    let known = known.map(|(label, n)| (label.clone(), Some(Arc::from(n.to_string()))));
     Measured::new(asked.chain(known), ask.findings.clone()).proved(ask.proof.clone())
 }

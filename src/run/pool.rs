@@ -48,21 +48,21 @@ impl Pool {
         self.backends.len()
     }
 
-    /// The first `limit` rows of a statement whose columns are all text.
-    pub(super) async fn rows(
+    /// The one row of a statement whose columns are all text, see [`Session::row`].
+    pub(super) async fn row(
         &self,
         statement: &Sql,
-        limit: usize,
         time: Option<Duration>,
-    ) -> Result<Vec<Vec<Option<String>>>, Failure> {
+    ) -> Result<Option<Vec<Option<String>>>, Failure> {
         let mut lent = self.take().await;
         let found = lent
-            .within(time, async |session| session.rows(statement, limit).await)
+            .within(time, async |session| session.row(statement).await)
             .await;
         lent.give_back(found)
     }
 
-    /// The same as far as their text has no more than `bytes`, and how many were left out for that.
+    /// The first `limit` rows of a statement whose columns are all text, as far as these have no more than
+    /// `bytes`, and how many were left out for that.
     pub(super) async fn rows_within(
         &self,
         statement: &Sql,

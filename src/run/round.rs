@@ -11,7 +11,7 @@ use crate::gate::{Ask, Gate, Measured};
 use crate::pg::{Address, Snapshot, random_hex};
 use crate::plan::{Plan, plan};
 
-use super::ask::{Answers, Asking, Judged, values};
+use super::ask::{Answer, Answers, Asking, Judged, values};
 use super::pool::Pool;
 use super::prepare::Prepared;
 use super::{Findings, Options, Outcome};
@@ -56,7 +56,7 @@ enum Job {
 
 /// What came of a [`Job`].
 enum Done {
-    Step(usize, Result<Vec<Option<String>>>),
+    Step(usize, Result<Answer>),
     Judge(usize, Result<Judged>),
 }
 
