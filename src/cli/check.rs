@@ -60,9 +60,9 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "SIZE", env = "POSTERN_MAX_SCAN", value_parser = Size::parse)]
     max_scan: Option<Size>,
     /// How often the run starts over on a new snapshot when a hot standby takes its snapshot back or a connection is
-    /// lost.
-    #[arg(long, value_name = "N", env = "POSTERN_RETRIES", default_value_t = run::RETRIES)]
-    retries: u32,
+    /// lost. [default: 3]
+    #[arg(long, value_name = "N", env = "POSTERN_RETRIES")]
+    retries: Option<u32>,
     /// Looks at the rows even where NOT NULL or a unique index proves a gate.
     #[arg(long, env = "POSTERN_SCAN", conflicts_with = "trust_constraints")]
     scan: bool,
@@ -70,9 +70,9 @@ pub(super) struct Arguments {
     #[arg(long, env = "POSTERN_TRUST_CONSTRAINTS")]
     trust_constraints: bool,
     /// Which blocks are looked at by gates with `sample`: the same again with the same number, as long as
-    /// rows stay where they are.
-    #[arg(long, value_name = "N", env = "POSTERN_SEED", default_value_t = run::SEED)]
-    seed: u32,
+    /// rows stay where they are. [default: 1]
+    #[arg(long, value_name = "N", env = "POSTERN_SEED")]
+    seed: Option<u32>,
     /// Names the gates that passed, too.
     #[arg(long, short)]
     verbose: bool,
@@ -136,8 +136,8 @@ pub(super) async fn run(arguments: &Arguments, settings: &Settings) -> Result<u8
             (false, false) => Proof::Enforced,
             (false, true) => Proof::Declared,
         },
-        seed: arguments.seed,
-        retries: arguments.retries,
+        seed: arguments.seed.or(settled.seed).unwrap_or(run::SEED),
+        retries: (arguments.retries.or(settled.retries)).unwrap_or(run::RETRIES),
         max_scan: arguments.max_scan.or(settled.max_scan),
         connections: (arguments.connections.or(settled.connections))
             .map_or(run::CONNECTIONS, usize::from),

@@ -63,6 +63,10 @@ it count from its folder.
   timeout           = \"1h\"             # of a whole check; POSTERN_TIMEOUT
   statement_timeout = \"5m\"             # POSTERN_STATEMENT_TIMEOUT
   lock_timeout      = \"5s\"             # POSTERN_LOCK_TIMEOUT
+  connections       = 2                # sessions on one database; POSTERN_CONNECTIONS
+  max_scan          = \"10GB\"           # what one gate may read; POSTERN_MAX_SCAN
+  retries           = 3                # how often a run starts over; POSTERN_RETRIES
+  seed              = 1                # which blocks a sample takes; POSTERN_SEED
   baseline          = \"postern.baseline.toml\"  # failures accepted for now; POSTERN_BASELINE
 
   [scenario]
@@ -76,7 +80,7 @@ it count from its folder.
 
   [target.staging]                     # check --target staging
   url_env = \"STAGING_URL\"              # or url = \"postgres://…\"
-  gates   = [\"gates/staging\"]          # also fail_on, baseline and the timeouts
+  gates   = [\"gates/staging\"]          # also fail_on, baseline and all from timeout to seed
 
 DATABASE_URL outranks a target that no flag names. Gates may compare with any target by its name.
 A password in postern.toml is shown nowhere.";

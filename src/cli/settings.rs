@@ -63,6 +63,10 @@ pub(super) struct RunSettings {
     pub(super) connections: Option<u8>,
     /// How much one gate may read.
     pub(super) max_scan: Option<Size>,
+    /// How often a run starts over.
+    pub(super) retries: Option<u32>,
+    /// Which blocks gates with `sample` look at.
+    pub(super) seed: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -95,6 +99,8 @@ struct Top {
     #[schemars(range(min = 1, max = 64))]
     connections: Option<u8>,
     max_scan: Option<Size>,
+    retries: Option<u32>,
+    seed: Option<u32>,
 }
 
 /// `[target.NAME]`.
@@ -114,6 +120,8 @@ struct TargetFields {
     #[schemars(range(min = 1, max = 64))]
     connections: Option<u8>,
     max_scan: Option<Size>,
+    retries: Option<u32>,
+    seed: Option<u32>,
 }
 
 /// `[scenario]`.
@@ -219,6 +227,8 @@ impl Settings {
                 lock_timeout: run.lock_timeout.or(self.run.lock_timeout),
                 connections: run.connections.or(self.run.connections),
                 max_scan: run.max_scan.or(self.run.max_scan),
+                retries: run.retries.or(self.run.retries),
+                seed: run.seed.or(self.run.seed),
             },
         ))
     }
@@ -302,6 +312,8 @@ impl Reader<'_> {
                 lock_timeout: top.lock_timeout,
                 connections: self.connections(&fields, top.connections),
                 max_scan: top.max_scan,
+                retries: top.retries,
+                seed: top.seed,
             };
         }
         if self.errors.is_empty() {
@@ -402,6 +414,8 @@ impl Reader<'_> {
                 lock_timeout: target.lock_timeout,
                 connections,
                 max_scan: target.max_scan,
+                retries: target.retries,
+                seed: target.seed,
             },
         })
     }

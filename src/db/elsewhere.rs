@@ -1,26 +1,36 @@
 //! Test databases where there is no local Postgres to share: in a container, or on a server that
-//! somebody named. One server per process; templates as on a shared one, for this process.
+//! somebody named. One server per process; templates as on a shared one, for this process. On a
+//! named server only from the second database of a recipe on: nobody is there to remove one when the process has ended.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
 
 use super::recipe::Recipe;
 use crate::error::Result;
-use crate::pg::{Database, Server, ServerOptions, close};
+use crate::pg::{Database, EngineChoice, Server, ServerOptions, close};
 
 /// A server that this process started, and the templates on it.
 pub(super) struct Elsewhere {
     server: Server,
-    templates: Mutex<HashMap<String, Arc<OnceCell<Database>>>>,
+    recipes: Mutex<HashMap<String, Arc<Made>>>,
+}
+
+/// What was made of a recipe.
+#[derive(Default)]
+struct Made {
+    /// Whether a database was asked for before.
+    was_asked: AtomicBool,
+    template: OnceCell<Database>,
 }
 
 impl Elsewhere {
     pub(super) async fn start(options: &ServerOptions) -> Result<Self> {
         Ok(Self {
             server: Server::start(options).await?,
-            templates: Mutex::default(),
+            recipes: Mutex::default(),
         })
     }
 
@@ -29,14 +39,16 @@ impl Elsewhere {
     }
 
     pub(super) async fn hand_over(&self, recipe: &Recipe, label: &str) -> Result<Database> {
-        let cell = {
-            let mut templates = self
-                .templates
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(templates.entry(recipe.key().to_owned()).or_default())
+        let made = {
+            let mut recipes = self.recipes.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(recipes.entry(recipe.key().to_owned()).or_default())
         };
-        let template = cell
+        let is_named = self.server.engine() == EngineChoice::Url;
+        if is_named && !made.was_asked.swap(true, Ordering::Relaxed) {
+            return self.make(recipe, label).await;
+        }
+        let template = made
+            .template
             .get_or_try_init(|| async {
                 let template = self.make(recipe, "template").await?;
                 template.close_to_sessions().await?;

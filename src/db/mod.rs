@@ -246,6 +246,11 @@ impl TestDbBuilder {
     }
 
     /// Where the server comes from; the first that works if nothing is said.
+    ///
+    /// On a server that is named by its URL, the first database of a process is made by the migrations themselves,
+    /// and removed when it is dropped; every further one is a copy of a template, which a process cannot remove as it
+    /// ends. The next process on this machine that makes databases there removes it, and so does
+    /// [`Server::start`](crate::pg::Server::start) with the same options: that is how to sweep.
     #[must_use]
     pub fn server(mut self, options: ServerOptions) -> Self {
         let settings = std::mem::take(&mut self.server.settings);

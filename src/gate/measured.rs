@@ -1,6 +1,7 @@
 //! What a gate asks, what comes back, and what it means.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -176,7 +177,8 @@ pub enum Measure {
     /// A count that need not be exact: how many rows there are, where the same rows are scanned
     /// anyway, and otherwise, as [`Measure::any`] of its label, whether there is one.
     Presence(Aggregate),
-    /// A statement of its own that returns one row with one column per label.
+    /// A statement of its own that returns one row with one column per label; where one of them is long,
+    /// further rows that carry it on.
     Statement {
         /// What the columns are called.
         labels: Vec<String>,
@@ -366,7 +368,7 @@ impl Recheck {
 /// The values that came back, by label.
 #[derive(Clone, Debug, Default)]
 pub struct Measured {
-    values: BTreeMap<String, Option<String>>,
+    values: BTreeMap<String, Option<Arc<str>>>,
     /// What the catalog said.
     pub findings: Vec<Finding>,
     /// See [`Ask::proof`].
@@ -376,11 +378,13 @@ pub struct Measured {
 impl Measured {
     /// Values by label; `None` is SQL's null.
     pub fn new(
-        values: impl IntoIterator<Item = (String, Option<String>)>,
+        values: impl IntoIterator<Item = (String, Option<impl Into<Arc<str>>>)>,
         findings: Vec<Finding>,
     ) -> Self {
+        let values = values.into_iter();
+        let values = values.map(|(label, text)| (label, text.map(Into::into)));
         Self {
-            values: values.into_iter().collect(),
+            values: values.collect(),
             findings,
             proof: None,
         }
@@ -415,7 +419,8 @@ impl Measured {
     /// The answers to what was asked [`Ask::under`] this prefix, alone.
     #[must_use]
     pub fn under(&self, prefix: &str) -> Self {
-        let values = self.values.iter().filter_map(|(label, value)| {
+        let values = self.values.range(prefix.to_owned()..);
+        let values = values.map_while(|(label, value)| {
             let label = label.strip_prefix(prefix)?;
             Some((label.to_owned(), value.clone()))
         });
@@ -430,10 +435,15 @@ impl Measured {
         self
     }
 
+    /// Takes out the value under a label.
+    pub fn take(&mut self, label: &str) -> Option<Arc<str>> {
+        self.values.remove(label).flatten()
+    }
+
     /// The same with a text that was worked out from the answers.
     #[must_use]
     pub fn with(mut self, label: &str, text: String) -> Self {
-        self.values.insert(label.to_owned(), Some(text));
+        self.values.insert(label.to_owned(), Some(text.into()));
         self
     }
 
@@ -584,6 +594,11 @@ pub trait Kind: std::fmt::Debug + Send + Sync {
     /// evaluated.
     fn ask_more(&self, _known: &Known<'_>, _measured: &Measured) -> Result<Option<Ask>, Error> {
         Ok(None)
+    }
+    /// What is kept of the answers, each time that there are more: what the next question and the judgement
+    /// rest on, which is less where the answers are long.
+    fn condense(&self, measured: Measured) -> Measured {
+        measured
     }
     /// In words, what [`Kind::ask_more`] may ask, and when; `None` where it asks nothing.
     fn follow_up(&self) -> Option<&'static str> {

@@ -274,6 +274,32 @@ impl Session {
         }
     }
 
+    /// The one row of a statement whose columns are all text. Further rows carry on its texts: what is long
+    /// comes in pieces, so that no more than one of them is held beside what is made of them.
+    pub async fn row(&mut self, statement: &Sql) -> Result<Option<Vec<Option<String>>>, Failure> {
+        use futures_util::TryStreamExt;
+        let found: Result<_, sqlx::Error> = async {
+            let mut stream = sqlx::query(statement)
+                .persistent(false)
+                .fetch(&mut self.connection);
+            let mut whole: Option<Vec<Option<String>>> = None;
+            while let Some(row) = stream.try_next().await? {
+                let whole = whole.get_or_insert_with(|| vec![None; row.len()]);
+                for (column, text) in whole.iter_mut().enumerate() {
+                    if let Some(piece) = row.try_get::<Option<&str>, _>(column)? {
+                        text.get_or_insert_default().push_str(piece);
+                    }
+                }
+            }
+            Ok(whole)
+        }
+        .await;
+        match found {
+            Ok(found) => Ok(found),
+            Err(error) => Err(self.failed(&error, Some(statement)).await),
+        }
+    }
+
     /// Bounds every statement that follows, until one fails.
     pub async fn limit(&mut self, time: Duration) -> Result<(), Failure> {
         let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
@@ -298,7 +324,8 @@ impl Session {
         }
     }
 
-    /// Runs a statement until its last row has arrived: how long that took, and how many there were.
+    /// Runs a statement until its last row has arrived: how long that took, and how many there were. Each
+    /// is let go before the next arrives.
     pub async fn timed(&mut self, statement: &Sql) -> Result<(Duration, u64), Failure> {
         use futures_util::TryStreamExt;
         let begun = std::time::Instant::now();
@@ -315,8 +342,10 @@ impl Session {
                 }
             }
         };
+        let taken = begun.elapsed();
+        self.connection.shrink_buffers();
         match counted {
-            Ok(rows) => Ok((begun.elapsed(), rows)),
+            Ok(rows) => Ok((taken, rows)),
             Err(error) => Err(self.failed(&error, Some(statement)).await),
         }
     }

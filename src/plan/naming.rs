@@ -297,6 +297,7 @@ mod tests {
             type_name: "text".to_owned(),
             category: 'S',
             is_not_null: name == "id",
+            is_nullable: name != "id",
             is_masked: name == "mail",
         }
     }

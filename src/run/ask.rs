@@ -3,6 +3,7 @@
 //! `src/run/name.rs`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures_util::future::join_all;
 
@@ -19,7 +20,10 @@ use super::pool::Pool;
 use super::{Judged as Level, Options, sample_of};
 
 /// The answers to the steps of a plan, by their index.
-pub(super) type Answers = BTreeMap<usize, Vec<Option<String>>>;
+pub(super) type Answers = BTreeMap<usize, Answer>;
+
+/// The row of a step. Several gates may rest on it, and its texts may be long.
+pub(super) type Answer = Vec<Option<Arc<str>>>;
 
 /// What it takes to ask.
 #[derive(Clone, Copy)]
@@ -53,18 +57,18 @@ impl Asking<'_> {
     }
 
     /// The row of one step.
-    pub(super) async fn answer(&self, step: &Step) -> Result<Vec<Option<String>>> {
+    pub(super) async fn answer(&self, step: &Step) -> Result<Answer> {
         let pool = self.pool(&step.side);
-        if let Some(runs) = step.timed {
-            let timed = pool.timed(&step.sql, runs, step.limit).await;
-            return timed.map_err(|failure| self.told(failure));
-        }
-        let rows = pool.rows(&step.sql, 2, step.limit).await;
-        let rows = rows.map_err(|failure| self.told(failure))?;
-        rows.into_iter().next().ok_or_else(|| {
+        let found = match step.timed {
+            Some(runs) => pool.timed(&step.sql, runs, step.limit).await.map(Some),
+            None => pool.row(&step.sql, step.limit).await,
+        };
+        let row = found.map_err(|failure| self.told(failure))?;
+        let row = row.ok_or_else(|| {
             Error::new(ErrorKind::Database, "the statement returned no row")
                 .with_sql(step.sql.as_str())
-        })
+        })?;
+        Ok(row.into_iter().map(|text| text.map(Arc::from)).collect())
     }
 
     /// What one gate asks, in statements of its own.
@@ -90,13 +94,15 @@ impl Asking<'_> {
             Some(measured) => measured,
             None => self.measure_alone(gate, ask).await?,
         };
-        let mut measured = self.with_kept(gate, measured);
+        let definition = &self.gates[gate].definition;
+        let mut measured = definition.condense(self.with_kept(gate, measured));
         let mut evidence = ask.evidence.clone();
         while let Some(more) = self.ask_more(gate, &measured)? {
-            measured = measured.and(self.measure_alone(gate, &more).await?);
+            let answered = self.measure_alone(gate, &more).await?;
+            measured = definition.condense(measured.and(answered));
             evidence.extend(more.evidence);
         }
-        let mut judgement = self.gates[gate].definition.judge(&measured);
+        let mut judgement = definition.judge(&measured);
         let sample = self
             .judge_sample(gate, ask, &measured, &mut judgement)
             .await?;
@@ -110,8 +116,9 @@ impl Asking<'_> {
         ask: &Ask,
         measured: &Measured,
     ) -> Result<Option<Judged>> {
-        let measured = self.with_kept(gate, measured.clone());
         let definition = &self.gates[gate];
+        let measured = self.with_kept(gate, measured.clone());
+        let measured = definition.definition.condense(measured);
         if definition.sample.is_some() || self.ask_more(gate, &measured)?.is_some() {
             return Ok(None);
         }
@@ -247,6 +254,7 @@ pub(super) fn values(gate: usize, ask: &Ask, plan: &Plan, answers: &Answers) -> 
             .expect("a gate is judged only when all its steps were answered");
         (binding.label.clone(), value.clone())
     });
-    Measured::new(asked.chain(ask.known.iter().cloned()), ask.findings.clone())
-        .proved(ask.proof.clone())
+    let known = ask.known.iter();
+    let known = known.map(|(label, value)| (label.clone(), value.as_deref().map(Arc::from)));
+    Measured::new(asked.chain(known), ask.findings.clone()).proved(ask.proof.clone())
 }

@@ -48,16 +48,15 @@ impl Pool {
         self.backends.len()
     }
 
-    /// The first `limit` rows of a statement whose columns are all text.
-    pub(super) async fn rows(
+    /// The one row of a statement whose columns are all text, see [`Session::row`].
+    pub(super) async fn row(
         &self,
         statement: &Sql,
-        limit: usize,
         time: Option<Duration>,
-    ) -> Result<Vec<Vec<Option<String>>>, Failure> {
+    ) -> Result<Option<Vec<Option<String>>>, Failure> {
         let mut lent = self.take().await;
         let found = lent
-            .within(time, async |session| session.rows(statement, limit).await)
+            .within(time, async |session| session.row(statement).await)
             .await;
         lent.give_back(found)
     }

@@ -11,7 +11,7 @@ use crate::gate::{Ask, Gate, Measured};
 use crate::pg::{Address, Snapshot, Taken, random_hex};
 use crate::plan::{Pass, Plan, plan};
 
-use super::ask::{Answers, Asking, Judged, values};
+use super::ask::{Answer, Answers, Asking, Judged, values};
 use super::name::Named;
 use super::pool::Pool;
 use super::prepare::Prepared;
@@ -63,7 +63,7 @@ enum Job {
 
 /// What came of a [`Job`].
 enum Done {
-    Step(usize, Result<Vec<Option<String>>>),
+    Step(usize, Result<Answer>),
     Judge(usize, Result<Box<Judged>>),
     Name(usize, Result<(Box<Judged>, Named)>),
     NameTogether(Pass, Result<Vec<Option<Taken>>>),

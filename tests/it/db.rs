@@ -8,11 +8,15 @@ mod sandbox;
 
 use std::process::Command;
 
-use postern::pg::{EngineChoice, ServerOptions};
+use postern::pg::{Address, EngineChoice, Server, ServerOptions};
 use postern::{Migrations, TestDb};
 use rstest::{fixture, rstest};
+use sqlx::ConnectOptions;
 
-use self::sandbox::{Sandbox, role};
+use self::sandbox::{Running, Sandbox, role};
+
+/// Tells a child process the server that is named to it.
+const NAMED: &str = "POSTERN_TEST_NAMED";
 
 const PLAYERS: &str = "create table players (id int primary key, name text not null);";
 
@@ -157,12 +161,7 @@ async fn a_template_is_closed_while_it_is_copied() {
 
 #[tokio::test]
 async fn a_named_server_serves_test_databases_too() {
-    let maintenance = crate::support::server().await.maintenance().clone();
-    let options = ServerOptions {
-        engine: EngineChoice::Url,
-        url: Some(maintenance),
-        ..ServerOptions::default()
-    };
+    let options = named(crate::support::server().await.maintenance().clone());
     let build = || {
         TestDb::builder(migrations())
             .server(options.clone())
@@ -174,6 +173,52 @@ async fn a_named_server_serves_test_databases_too() {
     let name = one.name().to_owned();
     drop(one);
     assert!(!is_beside(&two, &name).await);
+}
+
+fn named(maintenance: Address) -> ServerOptions {
+    ServerOptions {
+        engine: EngineChoice::Url,
+        url: Some(maintenance),
+        ..ServerOptions::default()
+    }
+}
+
+/// The databases on a server that carry the mark of a process, by name.
+async fn made_by(server: &Address, process: u32) -> Vec<String> {
+    let mut session = server.options().connect().await.unwrap();
+    let names = sqlx::query_scalar(
+        "select datname::text from pg_database \
+         where shobj_description(oid, 'pg_database') ~ (' pid=' || $1 || ' ') order by 1",
+    );
+    let names = names.bind(process.to_string());
+    names.fetch_all(&mut session).await.unwrap()
+}
+
+#[rstest]
+#[case::one(1, 0)]
+#[case::three(3, 1)]
+#[tokio::test]
+async fn on_a_named_server_a_template_stays_only_where_it_was_copied_and_is_swept(
+    #[case] databases: usize,
+    #[case] templates: usize,
+) {
+    // A server that no other test sweeps.
+    let server = Server::start(&crate::support::local()).await.unwrap();
+    let maintenance = server.maintenance().clone();
+    let sandbox = Sandbox::new();
+    let mut process = sandbox.role(&format!("named {databases}"));
+    process.env(NAMED, maintenance.to_secret_url());
+    let process = Running(process.spawn().unwrap());
+    let id = process.0.id();
+    process.told();
+    let left = made_by(&maintenance, id).await;
+    assert_eq!(left.len(), templates, "{left:?}");
+    let is_template = |name: &String| name.starts_with("postern_template_");
+    assert!(left.iter().all(is_template), "{left:?}");
+    let next = Server::start(&named(maintenance.clone())).await.unwrap();
+    assert_eq!(made_by(&maintenance, id).await, Vec::<String>::new());
+    next.stop().await.unwrap();
+    server.stop().await.unwrap();
 }
 
 #[rstest]
@@ -379,6 +424,20 @@ async fn a_process_that_uses_databases() {
             let db = TestDb::new(migrations()).await.unwrap();
             add_player(&db, 1).await;
             panic!("the test's own panic");
+        }
+        named_server if named_server.starts_with("named ") => {
+            let url = std::env::var(NAMED).unwrap();
+            let options = named(Address::parse(&url).unwrap());
+            let wanted = named_server["named ".len()..].parse().unwrap();
+            let mut databases = Vec::new();
+            for id in 1..=wanted {
+                let builder = TestDb::builder(migrations()).server(options.clone());
+                let db = builder.build().await.unwrap();
+                add_player(&db, id).await;
+                assert_eq!(players(&db).await, 1);
+                databases.push(db);
+            }
+            println!("\ntold {wanted}");
         }
         "churn" => killed::churn().await,
         "many" => killed::many().await,

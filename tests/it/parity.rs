@@ -184,6 +184,29 @@ async fn rows_are_named_by_every_sort_of_key_with_an_index_and_without() {
 }
 
 #[tokio::test]
+async fn of_many_rows_those_are_named_that_come_first_by_number_and_then_by_text() {
+    let (database, _session) = filled(
+        "create schema s; create table s.a (k text, v int); create table s.b (k text, v int);
+        insert into s.b select n::text, n from generate_series(1, 43) n;
+        insert into s.b values ('-2'), ('+3'), ('007'), (''), ('é'), ('abc'), ('Zed'), ('a b'), (repeat('1', 39))",
+    )
+    .await;
+    let gate = "[[gate]]\nid='g'\nkind='content_parity'\ntable='s.a'\nagainst='s.b'\nkey=['k']\n";
+    let found = check(&gates(gate), &[&database]).await;
+    let found = findings(&found[0]);
+    let named = |keys: &[&str]| -> Vec<String> {
+        let named = keys.iter().map(|key| format!("missing k={key}"));
+        named.collect()
+    };
+    assert_eq!(found.len(), 51, "{found:?}");
+    let numbers = ["-2", "1", "2", "+3", "3", "4", "5", "6", "007", "7", "8"];
+    assert_eq!(found[..11], named(&numbers), "{found:?}");
+    let texts = ["43", "", &"1".repeat(39), "Zed", "a b"];
+    assert_eq!(found[45..50], named(&texts), "{found:?}");
+    assert_eq!(found[50], "2 keys more");
+}
+
+#[tokio::test]
 async fn types_that_differ_are_compared_by_their_text() {
     let keys = [
         ("whole", "integer", "g"),

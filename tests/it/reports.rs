@@ -7,6 +7,7 @@ pub mod schema;
 use std::path::Path;
 
 use postern::gate::baseline::Standing;
+use postern::gate::sampling::SampleReport;
 use postern::gate::threshold::Bounds;
 use postern::gate::{Figure, Finding, Severity};
 use postern::pg::Snapshot;
@@ -126,12 +127,30 @@ fn report() -> Report {
         },
         GateReport {
             rows_offending: Some(624),
-            measured: Some(Figure::percent(11_856, 12_480)),
+            measured: Some(Figure {
+                display: "5% of 12,480 rows in a sample offend".to_owned(),
+                ..Figure::percent(624, 12_480)
+            }),
             threshold: Some(Bounds {
                 fail: Some("at least 90%".to_owned()),
                 warn: Some("at least 97%".to_owned()),
             }),
-            ..gate("bets_complete", "completeness", State::Warned, "11,856 of 12,480 rows complete (95%)", 24)
+            sample: Some(SampleReport {
+                share: "0.5%".to_owned(),
+                seed: 7,
+                blocks: 416,
+                confidence: "95%".to_owned(),
+                percent_offending_min: 2.9,
+                percent_offending_max: 7.31,
+                help: None,
+            }),
+            ..gate(
+                "bets_complete",
+                "completeness",
+                State::Warned,
+                "11,856 of 12,480 rows complete (95%); sampled 0.5% of the table: with 95% confidence 2.9% to 7.31% of all rows offend",
+                24,
+            )
         },
         GateReport {
             rows_offending: Some(37),

@@ -118,6 +118,56 @@ fn a_flag_outranks_the_environment_and_that_the_file(
     assert!(target.contains(&format!("@{host}.invalid:1/d")), "{target}");
 }
 
+/// A sample, and a statement that ends its own connection.
+const ENDED: &str = "
+[[gate]]
+id = 'sampled'
+kind = 'range'
+table = 'pg_catalog.pg_attribute'
+column = 'attnum'
+max = 10000
+at_most = '50%'
+sample = '60%'
+
+[[gate]]
+id = 'ended'
+kind = 'sql'
+query = 'select pg_terminate_backend(pg_backend_pid())'
+";
+
+#[tokio::test]
+async fn a_flag_outranks_the_environment_for_the_seed_and_for_how_often_a_run_starts_over() {
+    let database = support::database().await;
+    let url = database.address().to_secret_url();
+    let of_file = "seed = 4\nretries = 0\n".to_owned();
+    let of_target = format!("{of_file}[target.main]\nurl = '{url}'\nseed = 5\nretries = 1\n");
+    let here = format!("{of_file}[target.main]\nurl = '{url}'\n");
+    let nothing = format!("[target.main]\nurl = '{url}'\n");
+    let environment = [("POSTERN_SEED", "6"), ("POSTERN_RETRIES", "0")];
+    let flags = ["--seed", "7", "--retries", "2"];
+    // File, environment, flags; then the seed, and whether the run starts over.
+    for (file, environment, flags, expected) in [
+        (&nothing, &[][..], &[][..], (1, true)),
+        (&here, &[], &[], (4, false)),
+        (&of_target, &[], &[], (5, true)),
+        (&of_target, &environment, &[], (6, false)),
+        (&of_target, &environment, &flags, (7, true)),
+    ] {
+        let project = Project::new(&[("postern.toml", file), ("gates/g.toml", ENDED)]);
+        let mut command = project.postern(&["check", "--format", "json"]);
+        command.args(flags).envs(environment.iter().copied());
+        let said = crate::project::Said::of(&command.output().unwrap());
+        assert_eq!(said.code, Some(3), "{}", said.all());
+        let report = said.json();
+        let is_again = report["notes"].to_string().contains("evaluated anew");
+        // The gate that ends its connection is given up at last; the other one is not.
+        let seed = report["gates"][0]["sample"]["seed"].as_u64();
+        let found = (seed.filter(|_| is_again), is_again);
+        let expected = (Some(expected.0).filter(|_| expected.1), expected.1);
+        assert_eq!(found, expected, "{file}{}", said.all());
+    }
+}
+
 #[rstest]
 #[case::unknown(&["--target", "stagin"], 2, "did you mean `staging`?")]
 #[case::which(&[], 2, "give --target with `live` or `staging`")]

@@ -18,14 +18,16 @@ use super::Definition;
 
 mod compare;
 mod mapped;
+mod rows;
 mod segments;
 
-use segments::{Compared, Half};
+use segments::{Compared, Half, is_whole};
 
 /// Do two relations hold the same rows? Here, or one here and one on another configured target.
 ///
 /// Each side sums up the hashes of its rows, in one pass; where the sums differ, once more in 4,096
-/// segments, and of segments that differ the rows are asked for and compared by their key. Segments
+/// segments, and of segments that differ the hashes of keys and rows are asked for and compared; only of
+/// rows that are named the keys themselves. Segments
 /// are stretches of keys where the key is one whole number and indexed on both sides, so that their
 /// rows are found by the index, and made by the key's hash otherwise. A row is missing when only
 /// `against` has it, extra when only `table` has it, and changed when both have its key with other
@@ -166,17 +168,14 @@ impl ContentParity {
 
 /// Whether a key is one whole number, and every relation has an index that begins with it.
 fn is_ranged(key: &[(Column, Column)], relations: [&RelationInfo; 2]) -> bool {
-    const WHOLE: &[&str] = &["smallint", "integer", "bigint"];
     let [(own, other)] = key else {
         return false;
     };
-    // The bounds of segments stand in statements, where no masked value belongs.
-    let is_whole =
-        |column: &Column| !column.is_masked && WHOLE.contains(&column.type_name.as_str());
     let is_indexed = |info: &RelationInfo| {
         let mut indexes = info.indexes.iter();
         indexes.any(|columns| columns.first() == Some(&own.name))
     };
+    // The bounds of segments stand in statements, where no masked value belongs.
     is_whole(own) && is_whole(other) && relations.into_iter().all(is_indexed)
 }
 
@@ -265,7 +264,7 @@ impl Kind for ContentParity {
     }
 
     fn ask_again(&self, known: &Known<'_>, measured: &Measured) -> Result<(Ask, Measured)> {
-        if !measured.has(segments::ROWS_TABLE) || !compare::is_whole(measured) {
+        if !measured.has(compare::COMPARED) || !compare::is_whole(measured) {
             return Ok((self.ask(known)?, Measured::default()));
         }
         // A row that was equal at one moment need not be so at another.
@@ -276,9 +275,15 @@ impl Kind for ContentParity {
         Ok((ask, compare::still_open(measured)))
     }
 
+    fn condense(&self, measured: Measured) -> Measured {
+        // Pairs of a mapping are compared anew, from the first question on.
+        let is_rechecked = self.recheck.is_some() && self.mapping.is_none();
+        compare::condense(measured, is_rechecked)
+    }
+
     fn follow_up(&self) -> Option<&'static str> {
         Some(
-            "where the sums differ: those of 4,096 segments, the keys in segments that differ, and which columns of changed rows do",
+            "where the sums differ: those of 4,096 segments, the hashes of rows in segments that differ, and the keys of the first of them with the columns that do",
         )
     }
 

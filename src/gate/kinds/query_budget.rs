@@ -21,7 +21,8 @@ use super::Definition;
 /// Does a query stay within its time, and within the limits of its plan? It runs as often as `runs`
 /// says, after `warmup` runs that are not measured, each until its last row has arrived, and the
 /// `percentile` of the times is held to `budget`: the smallest time such that at least that share of
-/// the runs took no longer. The plan is the planner's own estimate; with limits for it alone the query
+/// the runs took no longer. Rows are let go as they arrive, so that of memory they take what the
+/// widest of them does. The plan is the planner's own estimate; with limits for it alone the query
 /// does not run. A query that returns no row has proved nothing.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -37,18 +37,21 @@ impl Sandbox {
     }
 
     /// This test binary in a role.
-    pub(super) fn child(&self, role: &str) -> Running {
-        let process = self
-            .command(std::env::current_exe().unwrap())
+    pub(super) fn role(&self, role: &str) -> Command {
+        let mut command = self.command(std::env::current_exe().unwrap());
+        command
             .args([
                 "--exact",
                 "db::a_process_that_uses_databases",
                 "--nocapture",
             ])
-            .env(ROLE, role)
-            .spawn()
-            .unwrap();
-        Running(process)
+            .env(ROLE, role);
+        command
+    }
+
+    /// The same, started.
+    pub(super) fn child(&self, role: &str) -> Running {
+        Running(self.role(role).spawn().unwrap())
     }
 
     /// Runs the command to its good end.

@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use crate::gate::threshold::{AtMost, count, rows_of};
 use crate::gate::{Ask, Figure, Finding, Judgement, Measured, Verdict};
 
+use super::rows::{Compare, Difference, Side};
 use super::segments::{
-    AGAINST, COLUMNS_AGAINST, COLUMNS_TABLE, COUNT, Compared, Key, ROWS_AGAINST, ROWS_TABLE,
-    SEGMENTS, SEGMENTS_AGAINST, SEGMENTS_TABLE, SUM, TABLE, is_by_hash,
+    AGAINST, COUNT, Compared, DIGITS_MAX, Key, NAMES_AGAINST, NAMES_TABLE, ROWS_AGAINST,
+    ROWS_TABLE, SEGMENTS, SEGMENTS_AGAINST, SEGMENTS_TABLE, SUM, TABLE, is_by_hash,
 };
 
 /// More rows of a side than this are not fetched to be compared one by one.
@@ -15,20 +18,27 @@ const ROWS_MAX: u64 = 100_000;
 /// More rows than this are counted and not named.
 const NAMED_MAX: usize = 50;
 
+/// Which segments differ: what is kept of their sums.
+const DIFFERING: &str = "differing segments";
+/// How many rows differ, and which are named: what is kept of the hashes of all.
+pub(super) const COMPARED: &str = "compared rows";
 /// The keys, by their hashes, that have differed at every moment so far.
 const OPEN: &str = "open keys";
 
 /// Rows and the sum of their hashes, by segment.
 type Segments = BTreeMap<i64, (u64, String)>;
 
-fn parsed<T: serde::de::DeserializeOwned>(measured: &Measured, label: &str) -> T {
-    let text = measured.text(label).unwrap_or("[]");
-    serde_json::from_str(text).expect("the statement builds what is read here")
+fn parsed<T: serde::de::DeserializeOwned>(text: Option<&str>) -> T {
+    serde_json::from_str(text.unwrap_or("[]")).expect("the statement builds what is read here")
 }
 
-fn segments(measured: &Measured, label: &str) -> Segments {
-    let rows: Vec<(i64, u64, String)> = parsed(measured, label);
+fn segments(text: Option<&str>) -> Segments {
+    let rows: Vec<(i64, u64, String)> = parsed(text);
     rows.into_iter().map(|(b, n, sum)| (b, (n, sum))).collect()
+}
+
+fn written(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("numbers and their names are JSON")
 }
 
 /// Whether both sides hold as many rows with the same sum of hashes.
@@ -43,23 +53,62 @@ fn is_equal(measured: &Measured) -> bool {
 
 /// What the answers make worth asking next.
 pub(super) fn next(compared: &Compared, measured: &Measured) -> Option<Ask> {
-    if !measured.has(SEGMENTS_TABLE) {
+    if !measured.has(DIFFERING) {
         return (!is_equal(measured)).then(|| compared.segments(measured));
     }
-    if !measured.has(ROWS_TABLE) {
-        let drill = differing(measured);
-        if drill.is_crowded() && compared.is_ranged && !is_by_hash(measured) {
+    let differing = differing(measured);
+    let segments = &differing.segments;
+    if !measured.has(COMPARED) {
+        if differing.is_crowded() && compared.is_ranged && !is_by_hash(measured) {
             return Some(compared.segments_by_hash());
         }
-        let is_some = !drill.segments.is_empty();
-        return is_some.then(|| Ask::of(compared.rows(measured, &drill.segments)));
+        let is_some = !segments.is_empty();
+        return is_some.then(|| Ask::of(compared.rows(measured, segments)));
     }
-    let changed = changed(measured);
-    let is_unknown = !changed.is_empty() && !measured.has(COLUMNS_TABLE);
-    is_unknown.then(|| Ask::of(compared.values(&changed)))
+    let first = rows_compared(measured).first;
+    let is_unnamed = !first.is_empty() && !measured.has(NAMES_TABLE);
+    is_unnamed.then(|| {
+        let keys: Vec<i64> = first.iter().map(|one| one.key).collect();
+        // Of several rows of one key nobody knows which was changed into which.
+        let changed = first.iter().filter(|one| one.changed > 0 && one.is_single);
+        let changed: Vec<i64> = changed.map(|one| one.key).collect();
+        Ask::of(compared.names(measured, segments, &keys, &changed))
+    })
+}
+
+/// The same answers, with those of which there are as many as segments or rows held against each other and
+/// let go. Where it will be compared again, the keys that differ are kept.
+pub(super) fn condense(mut measured: Measured, is_rechecked: bool) -> Measured {
+    let of = |measured: &Measured, asked: &str| -> Vec<String> {
+        let labels = measured.labels();
+        let prefixes = labels.filter_map(|label| label.strip_suffix(asked));
+        prefixes.map(str::to_owned).collect()
+    };
+    for prefix in of(&measured, SEGMENTS_TABLE) {
+        let mut take = |of| segments(measured.take(&format!("{prefix}{of}")).as_deref());
+        let (ours, theirs) = (take(SEGMENTS_TABLE), take(SEGMENTS_AGAINST));
+        let found = Differing::between(&ours, &theirs);
+        measured = measured.with(&format!("{prefix}{DIFFERING}"), written(&found));
+    }
+    for prefix in of(&measured, ROWS_TABLE) {
+        let mut take =
+            |of| Side::read(&measured.take(&format!("{prefix}{of}")).unwrap_or_default());
+        let (ours, theirs) = (take(ROWS_TABLE), take(ROWS_AGAINST));
+        let open = format!("{prefix}{OPEN}");
+        let open_before = measured.take(&open);
+        let open_before = open_before.map(|text| parsed::<Vec<i64>>(Some(&text)));
+        let compare = Compare::new(&ours, &theirs, open_before.as_deref());
+        if is_rechecked {
+            measured = measured.with(&open, written(&compare.keys()));
+        }
+        let found = Rows::of(&compare);
+        measured = measured.with(&format!("{prefix}{COMPARED}"), written(&found));
+    }
+    measured
 }
 
 /// The segments that differ, as many as may be looked into.
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct Differing {
     pub(super) segments: Vec<i64>,
     /// How many segments differ.
@@ -69,39 +118,31 @@ pub(super) struct Differing {
 }
 
 pub(super) fn differing(measured: &Measured) -> Differing {
-    if !measured.has(SEGMENTS_TABLE) {
-        return Differing {
-            segments: Vec::new(),
-            all: 0,
-            left_out: 0,
-        };
+    match measured.has(DIFFERING) {
+        true => parsed(measured.text(DIFFERING)),
+        false => Differing::default(),
     }
-    let (ours, theirs) = (
-        segments(measured, SEGMENTS_TABLE),
-        segments(measured, SEGMENTS_AGAINST),
-    );
-    let all: BTreeSet<i64> = ours.keys().chain(theirs.keys()).copied().collect();
-    let differ = all.into_iter().filter(|b| ours.get(b) != theirs.get(b));
-    let mut found = Differing {
-        segments: Vec::new(),
-        all: 0,
-        left_out: 0,
-    };
-    let mut rows = 0;
-    for segment in differ {
-        let of = |side: &Segments| side.get(&segment).map_or(0, |(n, _)| *n);
-        rows += of(&ours).max(of(&theirs));
-        found.all += 1;
-        if rows <= ROWS_MAX {
-            found.segments.push(segment);
-        } else {
-            found.left_out += of(&ours).abs_diff(of(&theirs)).max(1);
-        }
-    }
-    found
 }
 
 impl Differing {
+    fn between(ours: &Segments, theirs: &Segments) -> Self {
+        let all: BTreeSet<i64> = ours.keys().chain(theirs.keys()).copied().collect();
+        let differ = all.into_iter().filter(|b| ours.get(b) != theirs.get(b));
+        let mut found = Self::default();
+        let mut rows = 0;
+        for segment in differ {
+            let of = |side: &Segments| side.get(&segment).map_or(0, |(n, _)| *n);
+            rows += of(ours).max(of(theirs));
+            found.all += 1;
+            if rows <= ROWS_MAX {
+                found.segments.push(segment);
+            } else {
+                found.left_out += of(ours).abs_diff(of(theirs)).max(1);
+            }
+        }
+        found
+    }
+
     /// Whether the few segments that differ hold so many rows that others may divide them better.
     fn is_crowded(&self) -> bool {
         self.left_out > 0 && self.all < SEGMENTS as usize / 2
@@ -131,122 +172,149 @@ impl What {
     }
 }
 
-/// Rows of one key that differ.
-struct Difference {
-    /// The hash of the key.
-    id: String,
+/// How many rows differ, and the keys of which the first of them are named.
+#[derive(Default, Serialize, Deserialize)]
+struct Rows {
+    missing: u64,
+    extra: u64,
+    changed: u64,
+    /// How many lines it took to name all of them.
+    lines: usize,
+    /// Keys among which are those that come first.
+    first: Vec<Difference>,
+}
+
+impl Rows {
+    fn of(compare: &Compare<'_>) -> Self {
+        let mut found = Self {
+            first: compare.first(NAMED_MAX),
+            ..Self::default()
+        };
+        for one in compare.differences() {
+            found.missing += one.missing;
+            found.extra += one.extra;
+            found.changed += one.changed;
+            found.lines += parts(&one).count();
+        }
+        found
+    }
+}
+
+fn rows_compared(measured: &Measured) -> Rows {
+    match measured.has(COMPARED) {
+        true => parsed(measured.text(COMPARED)),
+        false => Rows::default(),
+    }
+}
+
+/// What is wrong with the rows of a key, and with how many of them.
+fn parts(difference: &Difference) -> impl Iterator<Item = (What, u64)> {
+    let all = [
+        (What::Changed, difference.changed),
+        (What::Extra, difference.extra),
+        (What::Missing, difference.missing),
+    ];
+    all.into_iter().filter(|(_, rows)| *rows > 0)
+}
+
+/// A line that names rows.
+struct Line {
     key: Key,
     what: What,
     rows: u64,
-    /// Whether no side has a second row of that key.
-    is_single: bool,
+    /// The columns that differ, where that is known.
+    columns: Vec<String>,
 }
 
-/// The differences, in the order of their keys.
-fn differences(measured: &Measured) -> Vec<Difference> {
-    if !measured.has(ROWS_TABLE) {
+/// The first lines, in the order of their keys.
+fn lines(measured: &Measured) -> Vec<Line> {
+    if !measured.has(NAMES_TABLE) {
         return Vec::new();
     }
-    /// The key as it was told, and the hashes of the rows on each side.
-    type Rows = (String, Vec<String>, Vec<String>);
-    let mut keys: BTreeMap<String, Rows> = BTreeMap::new();
-    let rows = |side| parsed::<Vec<(String, String, String)>>(measured, side);
-    let (ours, theirs) = (rows(ROWS_TABLE), rows(ROWS_AGAINST));
-    for (id, key, hash) in ours {
-        let of = keys.entry(id).or_default();
-        of.0 = key;
-        of.1.push(hash);
+    let (ours, theirs) = (names(measured, NAMES_TABLE), names(measured, NAMES_AGAINST));
+    let mut lines = Vec::new();
+    for difference in rows_compared(measured).first {
+        let (own, other) = (ours.get(&difference.key), theirs.get(&difference.key));
+        let name = own.or(other).map(|name| name.key.clone());
+        // A `where` that is not the same twice, such as one by the clock, may have lost the row since.
+        let name =
+            name.unwrap_or_else(|| vec![("hash".to_owned(), Some(difference.key.to_string()))]);
+        let columns = own.zip(other).map(|(own, other)| own.columns_unlike(other));
+        let columns = columns.unwrap_or_default();
+        lines.extend(parts(&difference).map(|(what, rows)| Line {
+            key: name.clone(),
+            what,
+            rows,
+            columns: match what {
+                What::Changed => columns.clone(),
+                What::Missing | What::Extra => Vec::new(),
+            },
+        }));
     }
-    for (id, key, hash) in theirs {
-        let of = keys.entry(id).or_default();
-        if of.1.is_empty() {
-            of.0 = key;
-        }
-        of.2.push(hash);
-    }
-    if measured.has(OPEN) {
-        let open: BTreeSet<String> = parsed(measured, OPEN);
-        keys.retain(|id, _| open.contains(id));
-    }
-    let mut found = Vec::new();
-    for (id, (key, mut ours, mut theirs)) in keys {
-        let is_single = ours.len() < 2 && theirs.len() < 2;
-        // A key may be there several times: equal rows cancel each other one by one.
-        ours.retain(|hash| {
-            let same = theirs.iter().position(|other| other == hash);
-            same.map(|at| theirs.swap_remove(at)).is_none()
-        });
-        let changed = ours.len().min(theirs.len());
-        for (what, rows) in [
-            (What::Changed, changed),
-            (What::Extra, ours.len() - changed),
-            (What::Missing, theirs.len() - changed),
-        ] {
-            if rows > 0 {
-                found.push(Difference {
-                    id: id.clone(),
-                    key: serde_json::from_str(&key).expect("the statement builds an array"),
-                    what,
-                    rows: rows as u64,
-                    is_single,
-                });
-            }
-        }
-    }
-    found.sort_by_cached_key(|difference| {
-        let values = difference.key.iter();
-        let values: Vec<_> = values.map(|(_, value)| ordered(value.as_deref())).collect();
-        (values, difference.what)
+    lines.sort_by_cached_key(|line| {
+        let values = line.key.iter();
+        let ranks: Vec<Rank> = values
+            .map(|(_, value)| Rank::of(value.as_deref()))
+            .collect();
+        (ranks, line.what)
     });
-    found
+    lines.truncate(NAMED_MAX);
+    lines
 }
 
 /// What counts of these answers when the rows that differ are asked for again.
 pub(super) fn still_open(measured: &Measured) -> Measured {
-    let open = differences(measured).into_iter();
-    let open: BTreeSet<String> = open.map(|difference| difference.id).collect();
-    let asked_again = [ROWS_TABLE, ROWS_AGAINST, COLUMNS_TABLE, COLUMNS_AGAINST];
-    let text = serde_json::json!(open).to_string();
-    measured.clone().without(&asked_again).with(OPEN, text)
+    let asked_again = [COMPARED, NAMES_TABLE, NAMES_AGAINST];
+    measured.clone().without(&asked_again)
 }
 
 /// What a value of a key is ordered by: whole numbers by what they are worth, before others.
-fn ordered(value: Option<&str>) -> (bool, Option<i128>, Option<String>) {
-    let number = value.and_then(|text| text.parse().ok());
-    (number.is_none(), number, value.map(str::to_owned))
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    is_other: bool,
+    number: Option<i128>,
+    text: Option<String>,
 }
 
-/// Changed rows whose columns are worth a question: the hashes of their keys, and the keys.
-fn changed(measured: &Measured) -> Vec<(String, Key)> {
-    let all = differences(measured).into_iter();
-    // Of several rows of one key nobody knows which was changed into which.
-    all.filter(|difference| difference.what == What::Changed && difference.is_single)
-        .map(|difference| (difference.id, difference.key))
-        .take(NAMED_MAX)
-        .collect()
-}
-
-/// The columns in which the rows of a key differ, by the hash of the key.
-fn changed_columns(measured: &Measured) -> BTreeMap<String, Vec<String>> {
-    if !measured.has(COLUMNS_TABLE) {
-        return BTreeMap::new();
+impl Rank {
+    fn of(value: Option<&str>) -> Self {
+        let number = value.and_then(|text| {
+            let digits = text.strip_prefix(['+', '-']).unwrap_or(text).len();
+            text.parse().ok().filter(|_| digits <= DIGITS_MAX)
+        });
+        Self {
+            is_other: number.is_none(),
+            number,
+            text: value.map(str::to_owned),
+        }
     }
-    type Row = (String, Vec<String>, Vec<String>);
-    let ours: Vec<Row> = parsed(measured, COLUMNS_TABLE);
-    let theirs: Vec<Row> = parsed(measured, COLUMNS_AGAINST);
-    let theirs: BTreeMap<String, Vec<String>> = theirs
-        .into_iter()
-        .map(|(id, _, values)| (id, values))
-        .collect();
-    ours.into_iter()
-        .filter_map(|(id, names, values)| {
-            let others = theirs.get(&id)?;
-            let columns = names.into_iter().zip(values.iter().zip(others));
-            let differ = columns.filter(|(_, (own, other))| own != other);
-            let differ = differ.map(|(name, _)| name).collect();
-            Some((id, differ))
-        })
-        .collect()
+}
+
+/// A key as it is told, and the hashes of the columns of its row, where they were asked for.
+struct Name {
+    key: Key,
+    columns: Option<(Vec<String>, Vec<String>)>,
+}
+
+impl Name {
+    fn columns_unlike(&self, other: &Self) -> Vec<String> {
+        let both = self.columns.iter().zip(&other.columns);
+        let columns =
+            both.flat_map(|((names, own), (_, other))| names.iter().zip(own.iter().zip(other)));
+        let differ = columns.filter(|(_, (own, other))| own != other);
+        differ.map(|(name, _)| name.clone()).collect()
+    }
+}
+
+/// What a side has answered of the keys that are named, by their hashes.
+fn names(measured: &Measured, label: &str) -> BTreeMap<i64, Name> {
+    type Row = (i64, String, Option<(Vec<String>, Vec<String>)>);
+    let rows: Vec<Row> = parsed(measured.text(label));
+    let names = rows.into_iter().map(|(hash, key, columns)| {
+        let key = parsed(Some(&key));
+        (hash, Name { key, columns })
+    });
+    names.collect()
 }
 
 /// `id=3 day=2025-04-01`.
@@ -260,9 +328,8 @@ pub(super) fn judge(measured: &Measured, bound: AtMost) -> Judgement {
     let total = |side: &str| measured.count(&format!("{COUNT}{side}"));
     let (rows, expected) = (total(TABLE), total(AGAINST));
     let left_out = differing(measured).left_out;
-    let found = differences(measured);
-    let compared: u64 = found.iter().map(|difference| difference.rows).sum();
-    let offending = compared + left_out;
+    let found = rows_compared(measured);
+    let offending = found.missing + found.extra + found.changed + left_out;
     // What was not compared may differ altogether: it must not pass for keeping a tolerance.
     let level = bound.level(offending, rows);
     let verdict = if left_out > 0 {
@@ -273,35 +340,32 @@ pub(super) fn judge(measured: &Measured, bound: AtMost) -> Judgement {
         level.into()
     };
     let is_failure = verdict == Verdict::Failed;
-    let columns = changed_columns(measured);
     let mut findings = measured.findings.clone();
-    findings.extend(found.iter().take(NAMED_MAX).map(|difference| {
-        let times = match difference.rows {
+    let named = lines(measured);
+    let more = (found.lines - named.len()) as u64;
+    findings.extend(named.into_iter().map(|line| {
+        let times = match line.rows {
             1 => String::new(),
             n => format!(", {n} times"),
         };
-        let is_changed = difference.what == What::Changed;
-        let of = columns.get(&difference.id).filter(|_| is_changed);
-        let of = of.map_or_else(String::new, |columns| format!(": {}", columns.join(", ")));
-        let (what, key) = (difference.what.as_str(), readable(&difference.key));
+        let columns = match line.columns.as_slice() {
+            [] => String::new(),
+            columns => format!(": {}", columns.join(", ")),
+        };
+        let (what, key) = (line.what.as_str(), readable(&line.key));
         Finding {
-            what: format!("{what} {key}{times}{of}"),
+            what: format!("{what} {key}{times}{columns}"),
             is_failure,
             repair: None,
         }
     }));
-    if found.len() > NAMED_MAX {
-        let more = (found.len() - NAMED_MAX) as u64;
+    if more > 0 {
         findings.push(Finding {
             what: format!("{} more", rows_of(more, "key")),
             is_failure,
             repair: None,
         });
     }
-    let sum = |wanted: What| -> u64 {
-        let of = found.iter().filter(|difference| difference.what == wanted);
-        of.map(|difference| difference.rows).sum()
-    };
     let message = if offending == 0 {
         format!("{} equal on both sides", rows_of(rows, "row"))
     } else {
@@ -315,9 +379,9 @@ pub(super) fn judge(measured: &Measured, bound: AtMost) -> Judgement {
         format!(
             "{at_least}{} {verb}:{among} {} missing, {} extra, {} changed",
             rows_of(offending, "row"),
-            count(sum(What::Missing)),
-            count(sum(What::Extra)),
-            count(sum(What::Changed))
+            count(found.missing),
+            count(found.extra),
+            count(found.changed)
         )
     };
     Judgement {

@@ -65,13 +65,12 @@ pub(super) fn ask_more(
     measured: &Measured,
 ) -> Result<Option<Ask>> {
     let (pairs, _) = pairs(gate, mapping, known);
-    let mut all: Option<Ask> = None;
-    for pair in pairs {
-        if let Some(more) = compare::next(&pair.compared, &measured.under(&pair.prefix)) {
-            all.get_or_insert_default().add(more.under(&pair.prefix));
-        }
-    }
-    Ok(all)
+    // One after the other: what differs in one of them is condensed before the next is asked for.
+    let more = pairs.into_iter().find_map(|pair| {
+        let more = compare::next(&pair.compared, &measured.under(&pair.prefix))?;
+        Some(more.under(&pair.prefix))
+    });
+    Ok(more)
 }
 
 /// The answers of each pair, with the names of its tables.

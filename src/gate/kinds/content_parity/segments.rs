@@ -1,5 +1,5 @@
-//! What each side is asked: the sum of its row hashes, sums of row hashes by segment, rows of some
-//! segments, columns of some rows.
+//! What each side is asked: the sum of its row hashes, sums of row hashes by segment, hashes of the rows of
+//! some segments, names and columns of some rows.
 
 use crate::gate::catalog::Column;
 use crate::gate::mask;
@@ -15,17 +15,21 @@ pub(super) const SEGMENTS_TABLE: &str = "segments table";
 pub(super) const SEGMENTS_AGAINST: &str = "segments against";
 pub(super) const ROWS_TABLE: &str = "rows table";
 pub(super) const ROWS_AGAINST: &str = "rows against";
-pub(super) const COLUMNS_TABLE: &str = "columns table";
-pub(super) const COLUMNS_AGAINST: &str = "columns against";
+pub(super) const NAMES_TABLE: &str = "names table";
+pub(super) const NAMES_AGAINST: &str = "names against";
 const LEAST: &str = "least key ";
 const GREATEST: &str = "greatest key ";
 /// Said where segments are made of the hashes of keys, not of the keys.
 const BY_HASH: &str = "segments by hash";
 
+/// A text of more digits is not ordered as a number.
+pub(super) const DIGITS_MAX: usize = 38;
 /// How many segments there are; a power of two.
 pub(super) const SEGMENTS: u32 = 4096;
 /// More stretches of keys than this are not asked for one by one.
 const STRETCHES_MAX: usize = 64;
+/// How many rows come in one piece.
+const PIECE: u32 = 1024;
 /// The segment of rows whose key is null.
 const NULL_SEGMENT: i64 = -1;
 
@@ -239,19 +243,33 @@ impl Compared {
         Sql::join(" or ", stretches.chain(nulls))
     }
 
-    /// The hash of the key, the key, and the hash of every row of these segments, of both sides.
+    /// The hash of the key and the hash of the row, of every row of these segments, of both sides, as 32
+    /// hexadecimal digits each, in the order in which rows are named, in pieces.
     pub(super) fn rows(&self, measured: &Measured, segments: &[i64]) -> Vec<Measure> {
-        let division = Division::of(measured).expect("segments were asked for before their rows");
-        let is_within = self.is_within(division, segments);
+        let is_within = self.is_within_of(measured, segments);
+        let key: Vec<Ident> = (0..self.key.len())
+            .map(|n| Ident::new(format!("k{n}")))
+            .collect();
+        let pairs = self.key.iter().zip(&key);
+        let values = pairs
+            .clone()
+            .map(|(pair, place)| sql!("({}) collate \"C\" as {}", key_text(pair), place));
+        let values = Sql::join(", ", values);
+        let order = Sql::join(", ", pairs.map(|(pair, place)| in_order(pair, place)));
         let ask = |label: &str, half: &Half| {
             let sql = sql!(
-                "select coalesce(json_agg(json_build_array(r.i::text, r.k, r.h::text)), '[]')::text from \
-                 (select {} as i, {} as k, {} as h from {} where {}) r",
+                "select p.h from (select -1 as n, '' as h union all \
+                 select o.n, encode(string_agg(o.h, '' order by o.at), 'hex') from \
+                 (select (row_number() over s - 1) / {} as n, row_number() over s as at, int8send(r.i) || int8send(r.h) as h \
+                 from (select {} as i, {} as h, {} from {} where {}) r window s as (order by {})) o \
+                 group by o.n) p order by p.n",
+                PIECE,
                 self.hash(&self.key),
-                self.name(),
                 self.hash(&self.columns),
+                values,
                 half.scope.relation,
-                half.scope.condition(Some(&is_within))
+                half.scope.condition(Some(&is_within)),
+                order
             );
             half.ask(vec![label.to_owned()], sql)
         };
@@ -261,10 +279,16 @@ impl Compared {
         ]
     }
 
-    /// The hash of the key, and the hash of each column by its name, of the rows with these keys, of
-    /// both sides.
-    pub(super) fn values(&self, keys: &[(String, Key)]) -> Vec<Measure> {
-        let hashes = Sql::join(", ", keys.iter().map(|(hash, _)| Literal(hash)));
+    /// The name of each of these keys, which are known by their hashes; of those in `changed`, which one row
+    /// of each side has, the names and hashes of all columns, too.
+    pub(super) fn names(
+        &self,
+        measured: &Measured,
+        segments: &[i64],
+        keys: &[i64],
+        changed: &[i64],
+    ) -> Vec<Measure> {
+        let is_within = self.is_within_of(measured, segments);
         let names = self.columns.iter().map(|(own, _)| Literal(&own.name));
         let names = Sql::join(", ", names);
         let values = self.columns.iter().map(|pair| match is_masked(pair) {
@@ -272,55 +296,48 @@ impl Compared {
             false => sql!("({})::text", self.hash(std::slice::from_ref(pair))),
         });
         let values = Sql::join(", ", values);
-        let is_one = Sql::join(" or ", keys.iter().map(|(_, key)| self.is_key(key)));
+        let columns = match changed {
+            [] => sql!("null::json"),
+            _ => sql!(
+                "case when r.i in ({}) then json_build_array(r.n, r.v) end",
+                Sql::join(", ", changed.iter().copied())
+            ),
+        };
+        let keys = Sql::join(", ", keys.iter().copied());
         let ask = |label: &str, half: &Half| {
             let sql = sql!(
-                "select coalesce(json_agg(json_build_array(r.i, r.n, r.v)), '[]')::text from \
-                 (select {}::text as i, array[{}]::text[] as n, array[{}]::text[] as v from {} where {}) r \
-                 where r.i in ({})",
+                "select coalesce(json_agg(json_build_array(d.i, d.k, d.c)), '[]')::text from \
+                 (select distinct on (r.i) r.i, r.k, {} as c from \
+                 (select {} as i, {} as k, array[{}]::text[] as n, array[{}]::text[] as v from {} where {}) r \
+                 where r.i in ({}) order by r.i, r.k collate \"C\") d",
+                columns,
                 self.hash(&self.key),
+                self.name(),
                 names,
                 values,
                 half.scope.relation,
-                half.scope.condition(Some(&is_one)),
-                hashes
+                half.scope.condition(Some(&is_within)),
+                keys
             );
             half.ask(vec![label.to_owned()], sql)
         };
         vec![
-            ask(COLUMNS_TABLE, &self.table),
-            ask(COLUMNS_AGAINST, &self.against),
+            ask(NAMES_TABLE, &self.table),
+            ask(NAMES_AGAINST, &self.against),
         ]
     }
 
-    /// Whether a row may have this key, in words that an index on the key can follow; its hash says
-    /// whether it has.
-    fn is_key(&self, key: &Key) -> Sql {
-        let parts = self.key.iter().zip(key).map(|(pair, (_, value))| {
-            let name = Ident::new(pair.0.name.clone());
-            let is_cut = |value: &str| value.chars().count() > mask::CHARACTERS_MAX as usize;
-            match value {
-                // Not the value itself.
-                _ if is_masked(pair) => sql!("true"),
-                Some(value) if is_cut(value) => sql!("true"),
-                None => sql!("{} is null", name),
-                Some(value) if self.is_native && is_plain(pair) => {
-                    sql!("{} = {}", name, Literal(value))
-                }
-                Some(value) => sql!("{}::text = {}", name, Literal(value)),
-            }
-        });
-        sql!("({})", Sql::join(" and ", parts))
+    /// Whether a row is in one of these segments, as they were asked for.
+    fn is_within_of(&self, measured: &Measured, segments: &[i64]) -> Sql {
+        let division = Division::of(measured).expect("segments were asked for before their rows");
+        self.is_within(division, segments)
     }
 
     /// The key of a row: its columns' names and values as text, as a JSON array in one text.
     fn name(&self) -> Sql {
         let parts = self.key.iter().map(|pair| {
-            let (own, other) = pair;
-            let value = sql!("{}", Ident::new(own.name.clone()));
-            let longer = if mask::is_short(own) { other } else { own };
-            let name = mask::named(&value, longer, is_masked(pair));
-            sql!("json_build_array({}, {})", Literal(&own.name), name)
+            let (name, text) = (Literal(&pair.0.name), key_text(pair));
+            sql!("json_build_array({}, {})", name, text)
         });
         sql!("json_build_array({})::text", Sql::join(", ", parts))
     }
@@ -349,6 +366,38 @@ impl Compared {
             sql!("{}", name)
         }
     }
+}
+
+/// A column of a key as it is told.
+fn key_text(pair: &(Column, Column)) -> Sql {
+    let (own, other) = pair;
+    let value = sql!("{}", Ident::new(own.name.clone()));
+    let longer = if mask::is_short(own) { other } else { own };
+    mask::named(&value, longer, is_masked(pair))
+}
+
+/// What a column of a key, as it is told, is ordered by: the order of [`Rank`](super::compare::Rank).
+fn in_order(pair: &(Column, Column), place: &Ident) -> Sql {
+    let number = match is_whole(&pair.0) && is_whole(&pair.1) {
+        true => sql!("r.{}::bigint", place),
+        false => {
+            let form = format!("^[+-]?[0-9]{{1,{DIGITS_MAX}}}$");
+            sql!(
+                "case when r.{} ~ {} then r.{}::numeric end",
+                place,
+                Literal(&form),
+                place
+            )
+        }
+    };
+    // What is no number has none, and comes last; of equal numbers and of others the text decides.
+    sql!("{} nulls last, r.{} nulls first", number, place)
+}
+
+/// Whether the values of a column are whole numbers, and told as such.
+pub(super) fn is_whole(column: &Column) -> bool {
+    const WHOLE: &[&str] = &["smallint", "integer", "bigint"];
+    !column.is_masked && WHOLE.contains(&column.type_name.as_str())
 }
 
 /// Columns of a key, by name and value as text.
