@@ -163,7 +163,7 @@ impl Key<'_> {
     }
 
     /// One test of every referencing column.
-    fn each(&self, word: &'static str, test: Sql) -> Sql {
+    fn each(&self, word: &'static str, test: &Sql) -> Sql {
         let tests = self.columns.iter().map(|name| {
             let name = Ident::new(name.clone());
             sql!("{}.{} {}", self.table.relation, name, test)
@@ -173,7 +173,7 @@ impl Key<'_> {
 
     /// The rows that refer to something.
     pub(super) fn present(&self) -> Sql {
-        self.each(" and ", sql!("is not null"))
+        self.each(" and ", &sql!("is not null"))
     }
 
     /// The rows that refer to something that is not there.
@@ -212,17 +212,17 @@ impl Key<'_> {
         sample: Option<Sample>,
     ) -> Result<Ask> {
         let scope = scope_of(self.table, filter).sampled(sample);
-        let nulls = |word, test| self.each(word, test);
+        let (null, there) = (sql!("is null"), sql!("is not null"));
         let (present, unmatched) = (self.present(), self.unmatched());
         let is_full = self.is_full && self.columns.len() > 1;
         let partial = sql!(
             "({}) and ({})",
-            nulls(" or ", sql!("is null")),
-            nulls(" or ", sql!("is not null"))
+            self.each(" or ", &null),
+            self.each(" or ", &there)
         );
         let (refers, offending) = if is_full {
             (
-                nulls(" or ", sql!("is not null")),
+                self.each(" or ", &there),
                 sql!("(({}) or ({}))", partial, unmatched),
             )
         } else {
