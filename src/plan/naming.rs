@@ -21,7 +21,7 @@ const FEW: u64 = 10_000;
 const ROWS_PER_PASS: u64 = 20_000;
 /// Gates in one pass at the most.
 const GATES_PER_PASS: usize = 50;
-/// How many times more blocks are read than would do if offending rows were spread evenly.
+/// How many times more rows are taken, at the least, than would do if offending rows were spread evenly.
 const MARGIN: u64 = 4;
 
 /// A gate whose offending rows are to be named.
@@ -86,8 +86,7 @@ pub fn passes(unnamed: &[Unnamed<'_>], with_values: bool) -> Vec<Pass> {
     }
     for mut gates in many.into_values() {
         gates.sort_by_key(|one| Reverse(one.count));
-        let groups = grouped(gates, |group| taken(group) <= ROWS_PER_PASS);
-        let groups = groups.into_iter();
+        let groups = grouped(gates, is_enough).into_iter();
         passes.extend(groups.map(|group| pass(&group, with_values, Some(first_blocks(&group)))));
     }
     passes
@@ -174,22 +173,23 @@ fn reads_less(group: &[Candidate<'_>]) -> bool {
     is_gain && group.iter().map(share).sum::<f64>() >= 1.0
 }
 
-/// How many of the first offending rows of all gates together probably hold those that each wants.
-fn taken(group: &[Candidate<'_>]) -> u64 {
-    let all = offending(group);
-    let of_one = |one: &Candidate<'_>| one.wanted.saturating_mul(all).div_ceil(one.count.max(1));
-    let most = group.iter().map(of_one).max().unwrap_or(0);
-    most.saturating_mul(MARGIN)
-}
-
 fn offending(group: &[Candidate<'_>]) -> u64 {
     group.iter().map(|one| one.count).sum()
 }
 
-/// The condition for the blocks in which these rows probably are.
+/// Whether as many rows as a pass takes, of all gates together, probably hold those that each of them wants.
+fn is_enough(group: &[Candidate<'_>]) -> bool {
+    let all = offending(group);
+    group.iter().all(|one| {
+        let of_all = one.wanted.saturating_mul(all).div_ceil(one.count.max(1));
+        of_all.saturating_mul(MARGIN) <= ROWS_PER_PASS
+    })
+}
+
+/// The condition for the blocks in which about as many rows offend as a pass takes.
 fn first_blocks(group: &[Candidate<'_>]) -> Sql {
     let blocks = group.iter().filter_map(|one| one.blocks).max().unwrap_or(0);
-    let read = blocks.saturating_mul(taken(group));
+    let read = blocks.saturating_mul(ROWS_PER_PASS);
     let read = read
         .div_ceil(offending(group).max(1))
         .min(u64::from(u32::MAX));
@@ -465,8 +465,8 @@ mod tests {
             ["a", "b"].map(|note| evidence(&table, &[], None, &sql!("note = {}", Literal(note))));
         let counts = [100_000, 25_000];
         let first = passes(&unnamed(&table, &all, |gate| counts[gate]), false);
-        // 125 offend in a block; of 40, eight are of the rarer gate: four times as many as it names.
-        let condition = r#" where ctid < '(1,0)'::tid and ((note = 'a') or (note = 'b'))) "#;
+        // 125 offend in each of a thousand blocks.
+        let condition = r#" where ctid < '(160,0)'::tid and ((note = 'a') or (note = 'b'))) "#;
         assert!(
             first[0].sql.as_str().contains(condition),
             "{}",

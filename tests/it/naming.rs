@@ -147,7 +147,7 @@ async fn many_rows_are_named_from_the_first_blocks_and_those_behind_them_in_a_sc
         ("even", "kind='range'; column='m'; min=1"),
         ("any", "kind='accepted_values'; column='note'; values=['y']"),
     ];
-    let late = ("late", "kind='range'; column='n'; max=25000");
+    let late = ("late", "kind='range'; column='n'; max=28000");
     assert_eq!(
         check(&project(&dense), &database, &[]).told(),
         ["even failed", "any failed"]
