@@ -10,6 +10,9 @@ use crate::sql::{Ident, Relation, Sql};
 
 use super::mask::Masks;
 
+/// The size of a block in nearly every server.
+const BLOCK: u64 = 8192;
+
 /// Which database a measurement reads.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Side {
@@ -243,6 +246,14 @@ impl RelationInfo {
         let first = key.first().map(|column| &column.name);
         let mut indexes = self.indexes.iter();
         first.is_some() && indexes.any(|index| index.first() == first)
+    }
+
+    /// How many blocks the table had when it was last vacuumed or analyzed, where the key says in which of them a
+    /// row lies.
+    pub fn blocks_by(&self, key: &[ShownColumn]) -> Option<u64> {
+        let is_one_file = self.kind != RelationKind::Partitioned;
+        let is_place = is_one_file && self.row_place().is_some_and(|place| place == key);
+        is_place.then_some(self.bytes / BLOCK)
     }
 
     /// Where a row lies, which views and foreign tables do not have.

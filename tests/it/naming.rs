@@ -136,27 +136,28 @@ async fn the_same_rows_are_named_in_the_same_order(#[case] tables: &'static str)
     assert_named_as_alone(&project, &database, &["--values", "--examples", "3"]);
 }
 
-/// Too many to take them all; one gate's lie behind all that are taken.
+/// Too many to take them all; one gate's lie behind the blocks that are read.
 const MANY: &str = "create schema s; create table s.t (n int, m int, note text); \
-    insert into s.t select g, g % 2, 'x' from generate_series(1, 40000) g";
+    insert into s.t select g, g % 2, 'x' from generate_series(1, 40000) g; analyze s.t";
 
 #[tokio::test]
-async fn of_many_rows_the_first_are_named_in_one_scan_and_those_behind_them_alone() {
+async fn many_rows_are_named_from_the_first_blocks_and_those_behind_them_in_a_scan() {
     let database = filled(MANY).await;
     let dense = [
         ("even", "kind='range'; column='m'; min=1"),
         ("any", "kind='accepted_values'; column='note'; values=['y']"),
     ];
-    let late = ("late", "kind='range'; column='n'; max=25000");
+    let late = ("late", "kind='range'; column='n'; max=28000");
     assert_eq!(
         check(&project(&dense), &database, &[]).told(),
         ["even failed", "any failed"]
     );
-    assert_scanned(&database, 2).await;
+    // The one that counts.
+    assert_scanned(&database, 1).await;
     run(&database, "select pg_stat_reset()").await;
     let with_late = project(&[dense[0], late]);
     check(&with_late, &database, &[]);
-    assert_scanned(&database, 3).await;
+    assert_scanned(&database, 2).await;
     assert_named_as_alone(&with_late, &database, &[]);
     assert_named_as_alone(&project(&dense), &database, &["--values"]);
 }
