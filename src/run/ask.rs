@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::gate::catalog::{Catalog, Side};
 use crate::gate::sampling::{self, SampleReport};
 use crate::gate::{
-    Aggregate, Ask, Evidence, Gate, Judgement, Known, Measure, Measured, OnEmpty, Verdict,
+    Aggregate, Ask, Evidence, Finding, Gate, Judgement, Known, Measure, Measured, OnEmpty, Verdict,
 };
 use crate::pg::Failure;
 use crate::plan::{Plan, Step, plan};
@@ -65,7 +65,6 @@ impl Asking<'_> {
 
     /// What one gate asks, in statements of its own.
     async fn measure_alone(&self, gate: usize, ask: &Ask) -> Result<Measured> {
-        self.hold_to_ceiling(gate, ask).await?;
         let own = plan([(gate, ask)]);
         let asked = own.steps.iter().map(|step| self.answer(step));
         let mut answers = Answers::new();
@@ -82,6 +81,7 @@ impl Asking<'_> {
         ask: &Ask,
         measured: Option<Measured>,
     ) -> Result<Judged> {
+        let mut read = self.hold_to_ceiling(gate, ask, 0).await?;
         let mut measured = match measured {
             Some(measured) => measured,
             None => self.measure_alone(gate, ask).await?,
@@ -104,6 +104,7 @@ impl Asking<'_> {
                 limit: definition.limit(),
                 ..more
             };
+            read = self.hold_to_ceiling(gate, &more, read).await?;
             let answered = self.measure_alone(gate, &more).await?;
             measured = definition.definition.condense(measured.and(answered));
             evidences.extend(more.evidence);
@@ -124,23 +125,28 @@ impl Asking<'_> {
         let rows_acceptable = is_failed
             .then(|| definition.definition.rows_acceptable(&measured, &judgement))
             .flatten();
-        let limit = definition.examples.unwrap_or(self.options.examples) as usize;
         let is_bad = matches!(
             level,
             Some(Level::Failed | Level::Warned | Level::Undecided)
         );
-        let mut named = Named::default();
+        let mut named = Named {
+            read,
+            ..Named::default()
+        };
         let mut statements = Vec::new();
         for evidence in evidences.iter().filter(|_| is_bad) {
             if measured.count(&evidence.counted_by) == 0 {
                 continue;
             }
             statements.push(evidence.sql.as_str());
-            let found = self
-                .name_rows(definition, evidence, limit, &mut named)
-                .await;
+            let found = self.name_rows(gate, evidence, &mut named).await;
             found.map_err(|error| error.context("offending rows could not be listed"))?;
         }
+        judgement.findings.extend(named.withheld.map(|why| Finding {
+            what: format!("offending rows are not named: {why}"),
+            is_failure: false,
+            repair: None,
+        }));
         let outcome = Outcome::Judged {
             judgement: Box::new(judgement),
             level,
@@ -198,13 +204,9 @@ impl Asking<'_> {
     }
 
     /// Adds the first rows of one sort, up to `limit` and to [`BYTES_MAX`] of all sorts together.
-    async fn name_rows(
-        &self,
-        gate: &Gate,
-        evidence: &Evidence,
-        limit: usize,
-        named: &mut Named,
-    ) -> Result<()> {
+    async fn name_rows(&self, gate: usize, evidence: &Evidence, named: &mut Named) -> Result<()> {
+        let definition = &self.gates[gate];
+        let limit = definition.examples.unwrap_or(self.options.examples) as usize;
         let limit = limit.saturating_sub(named.rows.len());
         let Some(statement) = evidence
             .first(limit, self.options.values)
@@ -212,10 +214,15 @@ impl Asking<'_> {
         else {
             return Ok(());
         };
+        let withheld = self.naming_withheld(gate, evidence, &statement, &mut named.read);
+        if let Some(why) = withheld.await? {
+            named.withheld.get_or_insert(why);
+            return Ok(());
+        }
         let room = BYTES_MAX.saturating_sub(named.rows.iter().map(OffendingRow::bytes).sum());
         let pool = self.pool(&evidence.side);
         let found = pool
-            .rows_within(&statement, limit, room, gate.limit())
+            .rows_within(&statement, limit, room, definition.limit())
             .await;
         let (rows, left_out) = found.map_err(|failure| self.told(failure))?;
         named.left_out += left_out;
@@ -248,6 +255,10 @@ struct Named {
     rows: Vec<OffendingRow>,
     /// How many were left out because they are too large.
     left_out: u64,
+    /// How much the gate has read, where that is limited.
+    read: u64,
+    /// Why some are not named at all.
+    withheld: Option<String>,
 }
 
 /// The offending rows of one gate hold no more text than this.
