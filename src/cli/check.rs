@@ -55,8 +55,10 @@ pub(super) struct Arguments {
     /// How many sessions on one database share the work, all on one snapshot. [default: 2]
     #[arg(long, value_name = "N", env = "POSTERN_CONNECTIONS", value_parser = clap::value_parser!(u8).range(1..=64))]
     connections: Option<u8>,
-    /// How much one gate may read, such as 10GB: the size of every relation that its statements scan. One that would
-    /// read more is errored and not run. [default: as much as it takes]
+    /// How much one gate may read, such as 10GB: the size of every relation that its statements scan, of a foreign
+    /// table as its last ANALYZE found it. One that would read more, or a foreign table that was never analyzed, is
+    /// errored and not run; where only naming its offending rows would be more, they are not named.
+    /// [default: as much as it takes]
     #[arg(long, value_name = "SIZE", env = "POSTERN_MAX_SCAN", value_parser = Size::parse)]
     max_scan: Option<Size>,
     /// How often the run starts over on a new snapshot when a hot standby takes its snapshot back or a connection is

@@ -179,8 +179,10 @@ pub struct Common {
     pub sample: Option<sampling::Share>,
     /// How often such an interval holds the true share; `95%` where nothing is said.
     pub confidence: Option<sampling::Share>,
-    /// How much the gate may read, such as `"10GB"`; where it would be more it is errored and not run. The lower of
-    /// this and of `--max-scan` holds.
+    /// How much the gate may read, such as `"10GB"`: each relation counts once for every statement that scans it, a
+    /// foreign table as its last `ANALYZE` found it. Where it would be more, or a foreign table was never analyzed, the
+    /// gate is errored and not run; where only naming its offending rows would be more, they are not named. The lower
+    /// of this and of `--max-scan` holds.
     pub max_scan: Option<size::Size>,
     /// How long one of its statements may take, such as `"30s"`, in place of `--statement-timeout`. Such a gate
     /// shares no scan with others.

@@ -47,6 +47,8 @@ pub(super) struct Judged {
     pub(super) sample: Option<SampleReport>,
     /// How to name its offending rows, where there are any.
     pub(super) evidence: Vec<Evidence>,
+    /// How much it has read, where that is limited.
+    pub(super) read: u64,
 }
 
 impl Asking<'_> {
@@ -73,7 +75,6 @@ impl Asking<'_> {
 
     /// What one gate asks, in statements of its own.
     async fn measure_alone(&self, gate: usize, ask: &Ask) -> Result<Measured> {
-        self.hold_to_ceiling(gate, ask).await?;
         let own = plan([(gate, ask)]);
         let asked = own.steps.iter().map(|step| self.answer(step));
         let mut answers = Answers::new();
@@ -90,6 +91,7 @@ impl Asking<'_> {
         ask: &Ask,
         measured: Option<Measured>,
     ) -> Result<Judged> {
+        let mut read = self.hold_to_ceiling(gate, ask, 0).await?;
         let measured = match measured {
             Some(measured) => measured,
             None => self.measure_alone(gate, ask).await?,
@@ -98,6 +100,7 @@ impl Asking<'_> {
         let mut measured = definition.condense(self.with_kept(gate, measured));
         let mut evidence = ask.evidence.clone();
         while let Some(more) = self.ask_more(gate, &measured)? {
+            read = self.hold_to_ceiling(gate, &more, read).await?;
             let answered = self.measure_alone(gate, &more).await?;
             measured = definition.condense(measured.and(answered));
             evidence.extend(more.evidence);
@@ -106,10 +109,11 @@ impl Asking<'_> {
         let sample = self
             .judge_sample(gate, ask, &measured, &mut judgement)
             .await?;
-        Ok(self.judged(gate, ask, measured, judgement, sample, evidence))
+        let judged = self.judged(gate, ask, measured, judgement, sample, evidence);
+        Ok(Judged { read, ..judged })
     }
 
-    /// The same where it takes no further question; `None` where it does.
+    /// The same where it takes no further question, and nothing is held to what it reads; `None` where it is not so.
     pub(super) fn judge_at_once(
         &self,
         gate: usize,
@@ -117,6 +121,9 @@ impl Asking<'_> {
         measured: &Measured,
     ) -> Result<Option<Judged>> {
         let definition = &self.gates[gate];
+        if self.ceiling(gate).is_some() {
+            return Ok(None);
+        }
         let measured = self.with_kept(gate, measured.clone());
         let measured = definition.definition.condense(measured);
         if definition.sample.is_some() || self.ask_more(gate, &measured)?.is_some() {
@@ -187,6 +194,7 @@ impl Asking<'_> {
             proof: ask.proof.clone(),
             sample,
             evidence,
+            read: 0,
         }
     }
 

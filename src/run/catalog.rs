@@ -107,7 +107,10 @@ order by 1 limit 10000";
 // Waits for no lock, when it is asked right after EXPLAIN took those of the relations.
 const SIZES: &str = "
 with wanted as (select * from unnest($1::text[], $2::text[]) as w(schema_name, name))
-select json_build_object('schema', n.nspname, 'name', c.relname, 'bytes', coalesce(pg_relation_size(c.oid), 0))::text
+select json_build_object('schema', n.nspname, 'name', c.relname, 'bytes', case
+  when c.relkind <> 'f' then coalesce(pg_relation_size(c.oid), 0)
+  when c.relpages > 0 then c.relpages * current_setting('block_size')::bigint
+  when c.reltuples = 0 and current_setting('server_version_num')::int >= 140000 then 0 end)::text
 from wanted w join pg_namespace n on n.nspname = w.schema_name
 join pg_class c on c.relnamespace = n.oid and c.relname = w.name
 order by n.nspname, c.relname";
@@ -125,7 +128,7 @@ order by n.nspname, c.relname";
 struct SizeRow {
     schema: String,
     name: String,
-    bytes: u64,
+    bytes: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -293,11 +296,12 @@ pub async fn load<'a>(
     Ok(catalog)
 }
 
-/// The size of the main fork of each relation; 0 of one that has none, such as a foreign table.
+/// The size of the main fork of each relation; of a foreign table what its last `ANALYZE` found, and `None` where
+/// there was none.
 pub async fn sizes(
     session: &mut Session,
     relations: &BTreeSet<Relation>,
-) -> Result<Vec<(Relation, u64)>> {
+) -> Result<Vec<(Relation, Option<u64>)>> {
     if relations.is_empty() {
         return Ok(Vec::new());
     }

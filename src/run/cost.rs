@@ -4,17 +4,20 @@ use std::collections::BTreeSet;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::gate::Ask;
+use crate::gate::catalog::Side;
+use crate::gate::sampling::Sample;
 use crate::gate::size::Size;
+use crate::gate::{Ask, Evidence};
 use crate::pg::Session;
-use crate::plan::{Step, plan};
-use crate::sql::Relation;
+use crate::plan::plan;
+use crate::sql::{Relation, Sql};
 
 use super::ask::Asking;
-use super::catalog;
 use super::prepare::relations_of;
+use super::{catalog, sample_of};
 
 /// What the planner says of a statement.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
@@ -24,16 +27,22 @@ pub struct Planned {
     /// How many rows the planner expects it to return.
     pub rows: u64,
     /// The size of every relation that the plan scans: its pages times the size of a block, or the share of them
-    /// that a sample takes. An index may spare some of it.
+    /// that a sample takes. An index may spare some of it. A foreign table counts by what its last `ANALYZE` found.
     pub reads: Vec<Read>,
     /// The plan from its last step to its first.
     pub root: Node,
 }
 
 impl Planned {
-    /// The size of all relations that the plan scans.
-    pub fn bytes(&self) -> u64 {
+    /// The size of all relations that the plan scans; `None` where that of one is not known.
+    pub fn bytes(&self) -> Option<u64> {
         self.reads.iter().map(|read| read.bytes).sum()
+    }
+
+    /// A relation whose size is not known.
+    fn unmeasured(&self) -> Option<&str> {
+        let unknown = self.reads.iter().find(|read| read.bytes.is_none());
+        unknown.map(|read| read.relation.as_str())
     }
 }
 
@@ -42,8 +51,8 @@ impl Planned {
 pub struct Read {
     /// Its name.
     pub relation: String,
-    /// The size of its main fork.
-    pub bytes: u64,
+    /// The size of its main fork; null of a foreign table that was never analyzed.
+    pub bytes: Option<u64>,
 }
 
 /// One node of a plan.
@@ -69,24 +78,44 @@ impl Node {
     }
 }
 
-/// The plan of a step, and what it would read.
-pub(super) async fn planned(session: &mut Session, step: &Step) -> Result<Planned> {
-    let plan = session.explain(&step.sql).await;
+/// The plan of a statement, which may take a sample of some relation, and what it would read.
+pub(super) async fn planned(
+    session: &mut Session,
+    statement: &Sql,
+    sample: Option<Sample>,
+) -> Result<Planned> {
+    let plan = session.explain(statement).await;
     let plan = plan.map_err(|failure| failure.error)?;
     let mut relations = BTreeSet::new();
     relations_of(&plan, &mut relations);
+    let elsewhere = read_elsewhere(&plan[0]["Plan"]);
+    relations.extend(
+        elsewhere
+            .iter()
+            .filter_map(|read| read.as_ref().ok().cloned()),
+    );
     let sizes = catalog::sizes(session, &relations).await?;
+    let found: BTreeSet<&Relation> = sizes.iter().map(|(relation, _)| relation).collect();
+    let lost = relations.iter().filter(|one| !found.contains(one));
+    let lost = lost.map(Relation::readable);
+    let unknown = elsewhere.into_iter().filter_map(Result::err).chain(lost);
+    let unknown: Vec<Read> = unknown
+        .map(|relation| Read {
+            relation,
+            bytes: None,
+        })
+        .collect();
     let root: PlanJson = catalog::from_json(plan[0]["Plan"].clone())?;
     let (cost, rows, root) = (root.cost, root.rows, Node::from(root));
-    let read = |(relation, bytes): (Relation, u64)| {
+    let read = |(relation, bytes): (Relation, Option<u64>)| {
         let relation = relation.readable();
-        let sample = step.sample.filter(|_| root.only_samples(&relation));
+        let sample = sample.filter(|_| root.only_samples(&relation));
         Read {
-            bytes: sample.map_or(bytes, |sample| sample.share.of(bytes)),
+            bytes: bytes.map(|bytes| sample.map_or(bytes, |sample| sample.share.of(bytes))),
             relation,
         }
     };
-    let reads = sizes.into_iter().map(read).collect();
+    let reads = sizes.into_iter().map(read).chain(unknown).collect();
     Ok(Planned {
         cost,
         rows,
@@ -95,38 +124,110 @@ pub(super) async fn planned(session: &mut Session, step: &Step) -> Result<Planne
     })
 }
 
+/// What another server is asked for as a whole, a count or a join: the one relation that it reads, or else what
+/// the plan says of several.
+fn read_elsewhere(node: &Value) -> Vec<Result<Relation, String>> {
+    let text = |key: &str| node.get(key).and_then(Value::as_str);
+    let is_foreign = text("Node Type") == Some("Foreign Scan") && text("Relation Name").is_none();
+    let own = is_foreign.then(|| {
+        let told = text("Relations").unwrap_or("a foreign table");
+        let inner = told.strip_prefix("Aggregate on (");
+        let inner = inner
+            .and_then(|inner| inner.strip_suffix(')'))
+            .unwrap_or(told);
+        let relation = Relation::parse(inner).ok();
+        relation
+            .filter(|one| one.schema.is_some())
+            .ok_or_else(|| told.to_owned())
+    });
+    let inputs = node.get("Plans").and_then(Value::as_array);
+    let below = inputs.into_iter().flatten().flat_map(read_elsewhere);
+    own.into_iter().chain(below).collect()
+}
+
 impl Asking<'_> {
     /// What a gate may read at the most, if that is limited.
-    fn ceiling(&self, gate: usize) -> Option<Size> {
+    pub(super) fn ceiling(&self, gate: usize) -> Option<Size> {
         let both = [self.gates[gate].max_scan, self.options.max_scan];
         both.into_iter().flatten().min()
     }
 
-    /// An error where what a gate asks would read more than it may. What the catalog proves reads no more than it
-    /// takes to find a row.
-    pub(super) async fn hold_to_ceiling(&self, gate: usize, ask: &Ask) -> Result<()> {
+    /// How much a gate will have read after what it asks, `read` included, where it may not read as much as it likes;
+    /// an error where that would be more than it may. What the catalog proves reads no more than it takes to find a
+    /// row.
+    pub(super) async fn hold_to_ceiling(&self, gate: usize, ask: &Ask, read: u64) -> Result<u64> {
         let Some(ceiling) = self.ceiling(gate).filter(|_| ask.proof.is_none()) else {
-            return Ok(());
+            return Ok(read);
         };
-        let mut bytes = 0_u64;
+        let mut bytes = read;
         for step in plan([(gate, ask)]).steps {
-            bytes = bytes.saturating_add(self.bytes(&step).await?);
+            let runs = step
+                .timed
+                .map_or(1, |runs| u64::from(runs.warmup) + u64::from(runs.measured));
+            if step.is_first_row || runs == 0 {
+                continue;
+            }
+            match self.bytes(&step.side, &step.sql, step.sample).await? {
+                Ok(more) => bytes = bytes.saturating_add(more.saturating_mul(runs)),
+                Err(unmeasured) => return Err(unknown(&unmeasured, ceiling)),
+            }
         }
-        within(bytes, ceiling)
+        within(bytes, ceiling)?;
+        Ok(bytes)
     }
 
-    /// What a step reads in all its runs.
-    async fn bytes(&self, step: &Step) -> Result<u64> {
-        let runs = step
-            .timed
-            .map_or(1, |runs| u64::from(runs.warmup) + u64::from(runs.measured));
-        if step.is_first_row || runs == 0 {
-            return Ok(0);
-        }
-        let planned = self.pool(&step.side).planned(step).await;
-        let planned = planned.map_err(|failure| self.told(failure))?;
-        Ok(planned.bytes().saturating_mul(runs))
+    /// Counts the pass that names offending rows, too. In words why they are not named, where that would read more
+    /// than the gate may: what it found holds without them.
+    pub(super) async fn naming_withheld(
+        &self,
+        gate: usize,
+        evidence: &Evidence,
+        statement: &Sql,
+        read: &mut u64,
+    ) -> Result<Option<String>> {
+        let Some(ceiling) = self.ceiling(gate) else {
+            return Ok(None);
+        };
+        let sample = sample_of(&self.gates[gate], self.options);
+        Ok(match self.bytes(&evidence.side, statement, sample).await? {
+            Ok(more) => {
+                *read = read.saturating_add(more);
+                (*read > ceiling.0).then(|| {
+                    format!(
+                        "it would read {} more, and {ceiling} are allowed in all",
+                        Size(more)
+                    )
+                })
+            }
+            Err(unmeasured) => Some(format!(
+                "it would read {unmeasured}, whose size is not known, and {ceiling} are allowed in all"
+            )),
+        })
     }
+
+    /// What a statement reads in one run, or else what it reads that nobody knows the size of.
+    async fn bytes(
+        &self,
+        side: &Side,
+        statement: &Sql,
+        sample: Option<Sample>,
+    ) -> Result<Result<u64, String>> {
+        let planned = self.pool(side).planned(statement, sample).await;
+        let planned = planned.map_err(|failure| self.told(failure))?;
+        let unmeasured = planned.unmeasured().unwrap_or_default();
+        Ok(planned.bytes().ok_or_else(|| unmeasured.to_owned()))
+    }
+}
+
+/// The error of a gate that would read what nobody knows the size of.
+fn unknown(relation: &str, ceiling: Size) -> Error {
+    let what = format!(
+        "not evaluated: it would read {relation}, whose size is not known, and {ceiling} are allowed"
+    );
+    Error::new(ErrorKind::Refused, what).help(
+        "run ANALYZE on the foreign table: with `max_scan`, it counts by what that found; or name one foreign table \
+         in place of a join of several",
+    )
 }
 
 /// An error where so many bytes are more than the ceiling.

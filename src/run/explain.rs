@@ -234,7 +234,7 @@ impl Explaining<'_> {
     }
 
     async fn plan_of(&mut self, step: &Step) -> Result<Planned> {
-        cost::planned(self.session(&step.side), step).await
+        cost::planned(self.session(&step.side), &step.sql, step.sample).await
     }
 
     fn session(&mut self, side: &Side) -> &mut Session {

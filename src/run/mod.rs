@@ -51,7 +51,8 @@ pub struct Options {
     pub proof: Proof,
     /// Which blocks are taken where a gate looks at a sample: the same again with the same seed.
     pub seed: u32,
-    /// How much one gate may read; one that would read more is errored and not run.
+    /// How much one gate may read; one that would read more is errored and not run, and one that would only by naming
+    /// its offending rows does not name them.
     pub max_scan: Option<Size>,
     /// How often the run starts over after a connection was lost.
     pub retries: u32,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
-use crate::gate::{Evidence, Gate};
+use crate::gate::{Evidence, Finding, Gate};
 use crate::pg::{Room, Taken};
 use crate::plan::{Pass, Unnamed, passes};
 
@@ -19,6 +19,10 @@ pub(super) struct Named {
     rows: Vec<OffendingRow>,
     /// How many were left out because they are too large.
     left_out: u64,
+    /// How much the gate has read, where that is limited.
+    read: u64,
+    /// Why some are not named at all.
+    withheld: Option<String>,
 }
 
 impl Named {
@@ -38,7 +42,13 @@ impl Named {
 
 impl Judged {
     /// What becomes of the gate, now that its rows are named.
-    pub(super) fn with(self, named: Named) -> Outcome {
+    pub(super) fn with(mut self, named: Named) -> Outcome {
+        let withheld = named.withheld.map(|why| Finding {
+            what: format!("offending rows are not named: {why}"),
+            is_failure: false,
+            repair: None,
+        });
+        self.judgement.findings.extend(withheld);
         let statements = self.evidence.iter().map(|evidence| evidence.sql.as_str());
         let statements: Vec<&str> = statements.collect();
         Outcome::Judged {
@@ -64,13 +74,12 @@ impl Asking<'_> {
     pub(super) fn passes(&self, judged: &BTreeMap<usize, Judged>) -> Vec<Pass> {
         let unnamed = judged.iter().filter_map(|(index, judged)| {
             let gate = &self.gates[*index];
-            // A gate with a limit of its own shares no statement.
+            // A gate with a limit of its own, for time or for what it reads, shares no statement.
             let [evidence] = judged.evidence.as_slice() else {
                 return None;
             };
-            let (None, Some(rows)) = (gate.limit(), &evidence.rows) else {
-                return None;
-            };
+            let is_limited = gate.limit().is_some() || self.ceiling(*index).is_some();
+            let rows = evidence.rows.as_ref().filter(|_| !is_limited)?;
             let catalog = self.catalogs.get(&evidence.side)?;
             Some(Unnamed {
                 gate: *index,
@@ -117,33 +126,40 @@ impl Asking<'_> {
 
     /// Names the rows of one gate, each sort by a statement of its own.
     pub(super) async fn name(&self, gate: usize, judged: &Judged) -> Result<Named> {
-        let mut named = Named::default();
+        let mut named = Named {
+            read: judged.read,
+            ..Named::default()
+        };
         for evidence in &judged.evidence {
-            let found = self
-                .name_sort(&self.gates[gate], evidence, &mut named)
-                .await;
+            let found = self.name_sort(gate, evidence, &mut named).await;
             found.map_err(unlisted)?;
         }
         Ok(named)
     }
 
     /// Adds the first rows of one sort, as many as there may still be, and up to [`BYTES_MAX`] of all sorts together.
-    async fn name_sort(&self, gate: &Gate, evidence: &Evidence, named: &mut Named) -> Result<()> {
+    async fn name_sort(&self, gate: usize, evidence: &Evidence, named: &mut Named) -> Result<()> {
+        let definition = &self.gates[gate];
         let with_values = self.options.values;
-        let limit = self.rows_max(gate).saturating_sub(named.rows.len());
+        let limit = self.rows_max(definition).saturating_sub(named.rows.len());
         let Some(statement) = evidence
             .first(limit, with_values)
             .filter(|_| limit > 0 && named.left_out == 0)
         else {
             return Ok(());
         };
+        let withheld = self.naming_withheld(gate, evidence, &statement, &mut named.read);
+        if let Some(why) = withheld.await? {
+            named.withheld.get_or_insert(why);
+            return Ok(());
+        }
         let taken = named.rows.iter().map(OffendingRow::bytes).sum();
         let room = Room {
             rows: limit,
             bytes: BYTES_MAX.saturating_sub(taken),
         };
         let pool = self.pool(&evidence.side);
-        let found = pool.rows_within(&statement, room, gate.limit()).await;
+        let found = pool.rows_within(&statement, room, definition.limit()).await;
         let found = found.map_err(|failure| self.told(failure))?;
         named.add(evidence, with_values, found);
         Ok(())

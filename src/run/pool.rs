@@ -10,8 +10,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::error::{ErrorKind, Result};
 use crate::gate::Runs;
+use crate::gate::sampling::Sample;
 use crate::pg::{Address, Failure, Limits, Room, Session, Taken, terminate};
-use crate::plan::Step;
 use crate::sql::Sql;
 
 use super::cost::{self, Planned};
@@ -95,10 +95,14 @@ impl Pool {
         lent.give_back(found)
     }
 
-    /// The plan of a step, and what it would read.
-    pub(super) async fn planned(&self, step: &Step) -> Result<Planned, Failure> {
+    /// The plan of a statement, and what it would read.
+    pub(super) async fn planned(
+        &self,
+        statement: &Sql,
+        sample: Option<Sample>,
+    ) -> Result<Planned, Failure> {
         let mut lent = self.take().await;
-        let found = cost::planned(&mut lent.session, step).await;
+        let found = cost::planned(&mut lent.session, statement, sample).await;
         let found = found.map_err(|error| Failure {
             error,
             position: None,

@@ -315,7 +315,7 @@ impl Asking<'_> {
     /// asked without them.
     async fn refuse(&self, asks: &BTreeMap<usize, Ask>, found: &mut Found<'_>) {
         for (gate, ask) in asks {
-            if let Err(error) = self.hold_to_ceiling(*gate, ask).await {
+            if let Err(error) = self.hold_to_ceiling(*gate, ask, 0).await {
                 found.errored(*gate, error);
             }
         }

@@ -1,5 +1,10 @@
 //! What a gate may read at the most.
 
+use postern::pg::Database;
+use rstest::rstest;
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgConnection;
+
 use crate::project::{Project, Said};
 use crate::support;
 
@@ -130,11 +135,7 @@ fn outcomes(said: &Said) -> Vec<String> {
 
 #[tokio::test]
 async fn a_gate_that_would_read_more_than_it_may_is_refused_and_not_run() {
-    let database = support::database().await;
-    let mut session = database.connect().await.unwrap();
-    for text in TABLES.split(";\n") {
-        sqlx::raw_sql(text).execute(&mut session).await.unwrap();
-    }
+    let (database, _session) = filled("select 1").await;
     let url = database.address().to_secret_url();
     let project = Project::new(&[("gates/g.toml", &suite())]);
     let check = ["check", "--format", "json", "--url", &url];
@@ -165,6 +166,133 @@ async fn a_gate_that_would_read_more_than_it_may_is_refused_and_not_run() {
     assert_eq!(outcomes(&of_target), expected, "{}", of_target.all());
     let of_file = outcomes(&run(&["--select", "g00"]));
     assert_eq!(of_file, ["refused"]);
+}
+
+/// A database with tables, further statements run on it, and its address.
+async fn filled(more: &str) -> (Database, PgConnection) {
+    let database = support::database().await;
+    let mut session = database.connect().await.unwrap();
+    for text in TABLES.split(";\n").chain(more.split(";\n")) {
+        let text = AssertSqlSafe(text.to_owned());
+        sqlx::raw_sql(text).execute(&mut session).await.unwrap();
+    }
+    (database, session)
+}
+
+#[rstest]
+#[case::of_one_scan_and_a_half("4MB", false)]
+#[case::of_two_scans("8MB", true)]
+#[tokio::test]
+async fn rows_are_named_where_one_more_scan_may_be_read(
+    #[case] ceiling: &str,
+    #[case] is_named: bool,
+) {
+    let (database, _session) = filled("select 1").await;
+    let gate = format!(
+        "[[gate]]\nid='g'\nkind='range'\ntable='s.big'\ncolumn='n'\nmin=2\nmax_scan='{ceiling}'\n"
+    );
+    let project = Project::new(&[("gates/g.toml", &gate)]);
+    let url = database.address().to_secret_url();
+    let said = project.run(&["check", "--format", "json", "--url", &url]);
+    let gate = &said.json()["gates"][0];
+    assert_eq!(gate["outcome"], "failed", "{}", said.all());
+    assert_eq!(gate["rows_offending"], 6000, "{}", said.all());
+    let rows = gate["rows"].as_array().unwrap();
+    assert_eq!(rows.is_empty(), !is_named, "{}", said.all());
+    let told = gate["findings"].to_string();
+    let withheld = "offending rows are not named: it would read ";
+    assert_eq!(told.contains(withheld), !is_named, "{told}");
+    let allowed = told.contains(" MB more, and 4 MB are allowed in all");
+    assert_eq!(allowed, !is_named, "{told}");
+    assert!(gate["sql"].as_str().unwrap().contains("order by"), "{gate}");
+}
+
+#[rstest]
+#[case::of_the_first_pass("8MB", "errored")]
+#[case::of_all_passes("1GB", "failed")]
+#[tokio::test]
+async fn what_an_answer_makes_a_gate_ask_is_added_to_what_it_has_read(
+    #[case] ceiling: &str,
+    #[case] expected: &str,
+) {
+    let (database, _session) = filled("update s.other set n = 2 where id = 7").await;
+    let gate = format!(
+        "[[gate]]\nid='g'\nkind='content_parity'\ntable='s.big'\nagainst='s.other'\nmax_scan='{ceiling}'\n"
+    );
+    let project = Project::new(&[("gates/g.toml", &gate)]);
+    let url = database.address().to_secret_url();
+    let said = project.run(&["check", "--format", "json", "--url", &url]);
+    let gate = &said.json()["gates"][0];
+    assert_eq!(gate["outcome"], expected, "{}", said.all());
+    let message = gate["message"].as_str().unwrap();
+    let is_refused = message.contains("more than the 8 MB allowed");
+    assert_eq!(is_refused, expected == "errored", "{message}");
+}
+
+#[tokio::test]
+async fn a_foreign_table_counts_by_its_last_analyze_and_without_one_is_refused() {
+    let (database, mut session) = filled("create extension postgres_fdw").await;
+    let options = database.address().options();
+    let far = format!(
+        "create server self foreign data wrapper postgres_fdw options (host '{}', port '{}', dbname '{}'); \
+         create user mapping for current_user server self; \
+         create foreign table s.far (id int, n int, filler text) server self options (schema_name 's', table_name 'big'); \
+         create foreign table s.other_far (id int, n int, filler text) server self options (schema_name 's', table_name 'other')",
+        options.get_socket().unwrap().display(),
+        options.get_port(),
+        database.name()
+    );
+    let far = AssertSqlSafe(far);
+    sqlx::raw_sql(far).execute(&mut session).await.unwrap();
+    let gates = "
+        [[gate]]
+        id = 'counted_there'
+        kind = 'row_count'
+        table = 's.far'
+        at_least = 1
+
+        [[gate]]
+        id = 'read_from_there'
+        kind = 'pattern'
+        table = 's.far'
+        column = 'filler'
+        regex = '^(?:x|y)+$'
+
+        [[gate]]
+        id = 'joined_there'
+        kind = 'sql'
+        query = 'select f.id from s.far f join s.other_far o on o.id = f.id where f.n < 1'
+    ";
+    let project = Project::new(&[("gates/g.toml", gates)]);
+    let url = database.address().to_secret_url();
+    let run = |more: &[&str]| {
+        let said = project.run(&[&["check", "--format", "json", "--url", &url], more].concat());
+        let told = outcomes(&said);
+        (told, said)
+    };
+    assert_eq!(run(&[]).0, ["passed"; 3]);
+    let (told, said) = run(&["--max-scan", "1TB"]);
+    assert_eq!(told, ["refused"; 3], "{}", said.all());
+    let message = said.json()["gates"][0]["message"].to_string();
+    assert!(
+        message.contains("s.far, whose size is not known"),
+        "{message}"
+    );
+    let explained = project.run(&["explain", "--format", "json", "--url", &url]);
+    assert!(
+        explained.json()["statements"][0]["bytes"].is_null(),
+        "{}",
+        explained.all()
+    );
+    let analyze = "analyze s.far; analyze s.other_far";
+    sqlx::raw_sql(analyze).execute(&mut session).await.unwrap();
+    // What is joined there reads two tables, of which the plan does not tell one by one.
+    let (told, said) = run(&["--max-scan", "4MB"]);
+    assert_eq!(told, ["passed", "passed", "refused"], "{}", said.all());
+    let (told, said) = run(&["--max-scan", "1MB"]);
+    assert_eq!(told, ["refused"; 3], "{}", said.all());
+    let message = said.json()["gates"][0]["message"].to_string();
+    assert!(message.contains("more than the 1 MB allowed"), "{message}");
 }
 
 #[tokio::test]

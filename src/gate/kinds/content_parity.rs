@@ -26,16 +26,16 @@ use segments::{Compared, Half, is_whole};
 /// Do two relations hold the same rows? Here, or one here and one on another configured target.
 ///
 /// Each side sums up the hashes of its rows, in one pass; where the sums differ, once more in 4,096
-/// segments, and of segments that differ the hashes of keys and rows are asked for and compared; only of
-/// rows that are named the keys themselves. Segments
-/// are stretches of keys where the key is one whole number and indexed on both sides, so that their
-/// rows are found by the index, and made by the key's hash otherwise. A row is missing when only
-/// `against` has it, extra when only `table` has it, and changed when both have its key with other
-/// values; the columns that differ are named, never the values. Between servers of one major version
-/// rows are hashed by Postgres' own hashes, for which 1.0 equals 1.00 and texts are equal only byte by
-/// byte, whatever their collation; otherwise, and in columns of types that differ or cannot be hashed,
-/// rows are hashed by their text. Where the segments that differ hold more than 100,000 rows a side, not all
-/// of them are compared: the gate fails, and the count of offending rows is a lower bound.
+/// segments, and of segments that differ the hashes of keys and rows are asked for and compared; only
+/// of rows that are named the keys themselves. Segments are stretches of keys where the key is one
+/// whole number and indexed on both sides, so that their rows are found by the index, and made by the
+/// key's hash otherwise. A row is missing when only `against` has it, extra when only `table` has it,
+/// and changed when both have its key with other values; the columns that differ are named, never the
+/// values. Between servers of one major version rows are hashed by Postgres' own hashes, for which 1.0
+/// equals 1.00 and texts are equal only byte by byte, whatever their collation; otherwise, and in
+/// columns of types that differ or cannot be hashed, rows are hashed by their text. Where the segments
+/// that differ hold more than 100,000 rows a side, not all of them are compared: the gate fails, and
+/// the count of offending rows is a lower bound.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ContentParity {

@@ -43,7 +43,7 @@ pub struct ExplainSummary {
     pub errored: usize,
     /// How many statements would be asked.
     pub statements: usize,
-    /// The estimated bytes to read, for all statements that have a plan.
+    /// The estimated bytes to read, for all statements of which that is known.
     pub bytes: u64,
 }
 
@@ -63,7 +63,7 @@ pub struct StatementReport {
     /// The ids of the gates that share it.
     pub gates: Vec<String>,
     /// The estimated bytes to read in one run: the size of every relation that the plan scans. Null
-    /// without a plan.
+    /// without a plan, and where it reads a foreign table whose size is not known.
     pub bytes: Option<u64>,
     /// What the planner says; null where the server refused the statement.
     pub plan: Option<Planned>,
@@ -163,7 +163,7 @@ fn statement_report(
         sql: mask(&statement.sql),
         runs: statement.runs.map_or(1, |runs| runs.warmup + runs.measured),
         gates: asking.map(|gate| gates[*gate].id.clone()).collect(),
-        bytes: statement.plan.as_ref().map(Planned::bytes),
+        bytes: statement.plan.as_ref().and_then(Planned::bytes),
         plan: statement.plan.clone(),
     }
 }

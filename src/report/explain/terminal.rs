@@ -65,7 +65,8 @@ fn estimates(plan: &Planned) -> String {
         "cost {:.2}, {} returned, {} to read",
         plan.cost,
         rows_of(plan.rows, "row"),
-        bytes(plan.bytes())
+        plan.bytes()
+            .map_or_else(|| "an unknown size".to_owned(), bytes)
     )
 }
 
