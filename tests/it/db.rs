@@ -440,6 +440,7 @@ async fn a_process_that_uses_databases() {
             println!("\ntold {wanted}");
         }
         "churn" => killed::churn().await,
+        "hold" => killed::hold().await,
         "many" => killed::many().await,
         other => panic!("no such role: {other}"),
     }

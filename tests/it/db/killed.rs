@@ -29,6 +29,16 @@ pub(super) async fn churn() {
     }
 }
 
+/// The child's side: one database, in use until its server ends.
+pub(super) async fn hold() {
+    let db = TestDb::new(migrations()).await.unwrap();
+    println!("\ntold");
+    sqlx::query("select pg_sleep(3600)")
+        .execute(db.pool())
+        .await
+        .unwrap();
+}
+
 fn kill(mut child: Running) {
     child.0.kill().unwrap();
     child.0.wait().unwrap();
@@ -93,8 +103,8 @@ fn kill_named(file: &Path) {
 #[test]
 fn a_server_and_its_supervisor_that_are_killed_are_replaced_and_swept() {
     let sandbox = Sandbox::new();
-    let holder = sandbox.child("churn");
-    sandbox.child("where").told();
+    let mut holder = sandbox.child("hold");
+    holder.tells();
     let folders = sandbox.folders();
     assert_eq!(folders.len(), 1, "{folders:?}");
     kill_named(&folders[0].join("supervisor"));

@@ -1,5 +1,6 @@
 //! A cache of one's own, and with it servers that no other test finds.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -102,6 +103,18 @@ pub(super) struct Running(pub(super) Child);
 impl Running {
     pub(super) fn output(self) -> Output {
         self.0.wait_with_output().unwrap()
+    }
+
+    /// Waits until it tells something; what it printed so far is gone.
+    #[track_caller]
+    pub(super) fn tells(&mut self) {
+        let output = self.0.stdout.as_mut().unwrap();
+        let mut text = Vec::new();
+        while !text.ends_with(b"\ntold") {
+            let mut byte = [0];
+            output.read_exact(&mut byte).expect("it tells something");
+            text.push(byte[0]);
+        }
     }
 
     /// What it told at its good end.
