@@ -81,7 +81,7 @@ pub(super) fn head<'a>(file: &'a SourceFile, over: &Vars) -> Result<Head<'a>, Ve
     ));
     if let Some(value) = entries.get("include") {
         let wrong = |span| {
-            let help = "include = [\"common.toml\", \"../shared/*.toml\"]";
+            let help = "include = [\"common.toml\", \"../team/*.toml\"]";
             file.error(span, "`include` is not a list of files", "")
                 .help(format!("write {help}"))
         };

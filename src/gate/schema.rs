@@ -111,7 +111,7 @@ const FILES: &str = r#"
 ## Files that include others
 
 ```toml
-include = ["common.toml", "../shared/*.toml"]    # above every table
+include = ["common.toml", "../team/*.toml"]    # above every table
 ```
 
 A suite takes in other files of gates, named from its own folder: `*`, `?`, `[…]` and `**` match names as in a

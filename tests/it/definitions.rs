@@ -25,18 +25,15 @@ fn a_suite_includes_files_by_name_and_pattern_from_its_own_folder() {
         (
             "gates/all.toml",
             format!(
-                "include = ['parts/b.toml', '../shared/*.toml', '../shared/*.sql']\n{}",
+                "include = ['parts/b.toml', '../team/*.toml', '../team/*.sql']\n{}",
                 gate("last", "s.t")
             ),
         ),
         ("gates/parts/b.toml", gate("b", "s.b")),
-        ("shared/c.toml", gate("c", "s.c")),
-        ("shared/.hidden.toml", gate("hidden", "s.c")),
-        (
-            "shared/d.sql",
-            "-- why: w\nselect 1 where false\n".to_owned(),
-        ),
-        ("shared/notes.txt", "no gate".to_owned()),
+        ("team/c.toml", gate("c", "s.c")),
+        ("team/.hidden.toml", gate("hidden", "s.c")),
+        ("team/d.sql", "-- why: w\nselect 1 where false\n".to_owned()),
+        ("team/notes.txt", "no gate".to_owned()),
     ]);
     let said = project.run(&["list", "--gates", "gates/all.toml"]);
     assert_eq!(
@@ -44,14 +41,14 @@ fn a_suite_includes_files_by_name_and_pattern_from_its_own_folder() {
         (
             Some(0),
             "b  row_count  block  gates/parts/b.toml:1\n\
-             c  row_count  block  shared/c.toml:1\n\
-             d  sql  block  shared/d.sql:1\n\
+             c  row_count  block  team/c.toml:1\n\
+             d  sql  block  team/d.sql:1\n\
              last  row_count  block  gates/all.toml:2\n"
         ),
         "{}",
         said.all()
     );
-    let said = project.run(&["list", "--gates", "gates", "--select", "file:shared/*"]);
+    let said = project.run(&["list", "--gates", "gates", "--select", "file:team/*"]);
     assert_eq!(said.stdout.lines().count(), 2, "{}", said.all());
     let said = project.run(&["lint", "--strict"]);
     assert_eq!(said.stdout, "4 gates in 4 files, nothing to say\n");
@@ -92,7 +89,7 @@ fn what_a_suite_says_of_its_gates_holds_for_its_own_alone() {
 
 #[rstest]
 #[case::gone("'gone.toml'", "there is no file `gone.toml`")]
-#[case::no_match("'../shared/*.toml'", "matches no other file of gates")]
+#[case::no_match("'../team/*.toml'", "matches no other file of gates")]
 #[case::itself_alone("'*.toml'", "matches no other file of gates")]
 #[case::folder("'more'", "`more` is a folder")]
 #[case::no_definition("'more/x.txt'", "neither a `.toml` nor a `.sql` file")]
